@@ -1,0 +1,23 @@
+"""From files to batches: what there is, who is trained on, which rows make a batch, and the pixels themselves."""
+
+from __future__ import annotations
+
+from tercet.data.images import ImageFrontEnd
+from tercet.data.layouts import LAYOUTS, read_data
+from tercet.data.manifest import Manifest, Row, Skipped
+from tercet.data.samplers import PKSampler
+from tercet.data.splits import Split, split_identities
+from tercet.data.store import SampleStore
+
+__all__ = [
+    "Manifest",
+    "Row",
+    "Skipped",
+    "read_data",
+    "LAYOUTS",
+    "Split",
+    "split_identities",
+    "PKSampler",
+    "ImageFrontEnd",
+    "SampleStore",
+]

@@ -1,0 +1,232 @@
+"""From a folder of folders, or a manifest CSV, to a `Manifest`: finds the samples, opens none of them."""
+
+from __future__ import annotations
+
+import csv
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from tercet.data.manifest import Manifest, Row, Skipped
+from tercet.errors import DataError, InvalidOption
+
+__all__ = ["LAYOUTS", "read_data"]
+
+LAYOUTS = ("auto", "folders", "manifest")
+_COLUMNS = ("path", "identity", "group", "kind", "split")
+_REQUIRED = _COLUMNS[:2]
+_SPLITS = ("", "train", "validation", "test")
+_WANTED = "wanted: path,identity[,group][,kind][,split]"
+
+
+def read_data(path: Path, *, layout: str = "auto", suffixes: frozenset[str]) -> Manifest:
+    """List the samples of a data set, in an order that does not depend on the file system.
+
+    `folders`: `path` is a folder with one folder per identity; every file below it whose suffix is in `suffixes` is a
+    sample of that identity. Hidden files and folders, and files that lie beside the identity folders, are ignored;
+    files with another suffix, folders without a sample and folders that cannot be listed are noted in `skipped`.
+
+    `manifest`: `path` is a CSV file in UTF-8 with the columns `path,identity[,group][,kind][,split]` in any order,
+    separated by commas, semicolons or tabs; further columns are ignored. A relative path is relative to the CSV's
+    folder and must not lead out of it; an absolute path is taken as it is.
+
+    Args:
+        path: the folder or the CSV file.
+        layout: "folders", "manifest", or "auto": a folder has folders, a file is a manifest.
+        suffixes: the suffixes of samples, in lower case and with the dot, such as `ImageFrontEnd.SUFFIXES`.
+
+    Raises:
+        InvalidOption: for a layout that is not known.
+        DataError: where nothing can be read from `path`; for a CSV with the line number.
+    """
+    if layout not in LAYOUTS:
+        raise InvalidOption.unknown("layout", layout, LAYOUTS)
+    path = Path(path)
+    try:
+        is_folder = path.is_dir()
+        if not is_folder and not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {_reason(error)}") from error
+    if layout == "auto":
+        layout = "folders" if is_folder else "manifest"
+    if layout == "folders":
+        if not is_folder:
+            raise DataError(f"{path}: is not a folder")
+        return _read_folders(path, suffixes)
+    if is_folder:
+        raise DataError(f"{path}: is a folder, not a manifest CSV")
+    if path.suffix.lower() in suffixes:
+        raise DataError(f"{path}: is a single sample, not a folder of identities or a manifest CSV")
+    return _read_manifest(path, suffixes)
+
+
+def _read_folders(path: Path, suffixes: frozenset[str]) -> Manifest:
+    root = path.resolve()
+    try:
+        entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{path}: {_reason(error)}") from error
+    if not entries:
+        raise DataError(f"{path}: the folder is empty")
+    folders = [entry for entry in entries if entry.is_dir()]
+    if not folders:
+        loose = sum(entry.suffix.lower() in suffixes for entry in entries)
+        raise DataError(
+            f"{path}: has no folder per identity"
+            + (
+                f", but {loose} loose sample{'s' * (loose > 1)}; put those of each identity in a folder"
+                if loose
+                else ""
+            )
+        )
+    rows: list[Row] = []
+    skipped: list[Skipped] = []
+    for folder in folders:
+        # The same name arrives decomposed from some file systems; one spelling keeps splits equal everywhere.
+        identity = unicodedata.normalize("NFC", folder.name)
+        before = len(rows)
+        for file, reason in _files_below(folder):
+            name = file.relative_to(root).as_posix()
+            if reason:
+                skipped.append(Skipped(name, reason))
+            elif file.suffix.lower() in suffixes:
+                rows.append(Row(file, identity))
+            else:
+                skipped.append(Skipped(name, _wrong_suffix(file, suffixes)))
+        if len(rows) == before:
+            skipped.append(Skipped(folder.name, "a folder without a sample"))
+    if not rows:
+        raise DataError(f"{path}: no sample in its {len(folders)} folder(s); looked for {_listed(suffixes)}")
+    return Manifest(root, tuple(rows), tuple(skipped))
+
+
+def _files_below(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every visible file below a folder, sorted, with ""; a folder that cannot be listed, with the reason."""
+    unlisted: list[tuple[Path, str]] = []
+
+    def note(error: OSError) -> None:
+        unlisted.append((Path(error.filename), _reason(error)))
+
+    visited: set[str] = set()
+    for place, folders, files in os.walk(folder, onerror=note, followlinks=True):
+        # Linked folders are followed, so a link that points upward must not be walked for ever.
+        real = os.path.realpath(place)
+        if real in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield Path(place, name), ""
+    yield from unlisted
+
+
+def _read_manifest(path: Path, suffixes: frozenset[str]) -> Manifest:
+    root = path.resolve().parent
+    rows: list[Row] = []
+    skipped: list[Skipped] = []
+    first_line: dict[Path, tuple[int, str]] = {}
+    missing: list[tuple[int, str]] = []
+    for line, record in _records(path):
+        where = f"{path}: line {line}"
+        identity = unicodedata.normalize("NFC", record["identity"])
+        if not identity:
+            raise DataError(f"{where}: the identity is blank")
+        file = _resolve(record["path"], root, where)
+        split = record["split"].lower()
+        if split not in _SPLITS:
+            raise DataError(
+                f"{where}: split {record['split']!r} is not known; allowed: train, validation, test or blank"
+            )
+        if file in first_line:
+            earlier, other = first_line[file]
+            if other != identity:
+                raise DataError(f"{where}: {record['path']} is {identity!r} here and {other!r} in line {earlier}")
+            skipped.append(Skipped(record["path"], f"listed again in line {line}"))
+            continue
+        first_line[file] = line, identity
+        if not file.is_file():
+            missing.append((line, record["path"]))
+        elif file.suffix.lower() not in suffixes:
+            skipped.append(Skipped(record["path"], _wrong_suffix(file, suffixes)))
+        else:
+            rows.append(Row(file, identity, record["group"], record["kind"] or "genuine", split))
+    if missing:
+        line, name = missing[0]
+        more = f" (and {len(missing) - 1} more of {len(first_line)} files)" if len(missing) > 1 else ""
+        raise DataError(f"{path}: line {line}: no such file: {name}{more}")
+    if not rows:
+        raise DataError(f"{path}: lists no sample; looked for {_listed(suffixes)}")
+    return Manifest(root, tuple(rows), tuple(skipped))
+
+
+def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Each data line's number and its stripped fields, every known column present."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            if not header.strip():
+                raise DataError(f"{path}: has no header line; {_WANTED}")
+            delimiter, names = _header(header)
+            _check_columns(path, names)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            for fields in reader:
+                line = reader.line_num + 1
+                if not any(field.strip() for field in fields):
+                    continue
+                if len(fields) > len(names):
+                    raise DataError(f"{path}: line {line}: {len(fields)} fields under {len(names)} columns")
+                given = {name: field.strip() for name, field in zip(names, fields, strict=False)}
+                yield line, {column: given.get(column, "") for column in _COLUMNS}
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num + 1}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: {_reason(error)}") from error
+
+
+def _header(line: str) -> tuple[str, list[str]]:
+    """The delimiter under which the header has the required columns, or else the most columns."""
+
+    def names(delimiter: str) -> list[str]:
+        return [name.strip().lower() for name in next(csv.reader([line], delimiter=delimiter))]
+
+    best = max(",;\t", key=lambda delimiter: (set(_REQUIRED) <= set(names(delimiter)), len(names(delimiter))))
+    return best, names(best)
+
+
+def _check_columns(path: Path, names: list[str]) -> None:
+    for column in _REQUIRED:
+        if column not in names:
+            there = ", ".join(name or "(blank)" for name in names)
+            raise DataError(f"{path}: column {column!r} is missing; there are: {there}; {_WANTED}")
+    for column in _COLUMNS:
+        if names.count(column) > 1:
+            raise DataError(f"{path}: column {column!r} occurs {names.count(column)} times")
+
+
+def _resolve(text: str, root: Path, where: str) -> Path:
+    if not text:
+        raise DataError(f"{where}: the path is blank")
+    if "\0" in text:
+        raise DataError(f"{where}: the path holds a NUL character")
+    normal = Path(os.path.normpath(text))
+    if ".." in normal.parts:
+        raise DataError(f"{where}: {text} leads out of the manifest's folder; move the CSV up or write the full path")
+    return root / normal
+
+
+def _wrong_suffix(file: Path, suffixes: frozenset[str]) -> str:
+    return f"suffix {file.suffix!r} is not one of {_listed(suffixes)}" if file.suffix else "has no suffix"
+
+
+def _listed(suffixes: frozenset[str]) -> str:
+    return " ".join(sorted(suffixes))
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
