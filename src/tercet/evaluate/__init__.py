@@ -1,0 +1,36 @@
+"""Figures about embeddings and scores: verification, retrieval, their intervals, and a threshold that can be trusted.
+
+Pure functions of arrays; nothing here knows files or models. A score is a similarity: the larger, the more alike.
+"""
+
+from __future__ import annotations
+
+from tercet.evaluate.accuracy import cross_validated_decisions, identity_folds
+from tercet.evaluate.calibration import Calibration, calibrate
+from tercet.evaluate.intervals import bootstrap_retrieval, bootstrap_verification
+from tercet.evaluate.pairs import Pairs, all_pairs
+from tercet.evaluate.retrieval import Retrieval, RetrievalPerQuery, retrieval, retrieval_per_query
+from tercet.evaluate.similarity import Neighbours, cosine, nearest
+from tercet.evaluate.verification import Roc, Verification, roc, verification
+
+__all__ = [
+    "verification",
+    "Verification",
+    "roc",
+    "Roc",
+    "all_pairs",
+    "Pairs",
+    "identity_folds",
+    "cross_validated_decisions",
+    "retrieval",
+    "Retrieval",
+    "retrieval_per_query",
+    "RetrievalPerQuery",
+    "nearest",
+    "Neighbours",
+    "cosine",
+    "bootstrap_verification",
+    "bootstrap_retrieval",
+    "calibrate",
+    "Calibration",
+]

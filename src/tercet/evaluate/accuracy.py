@@ -1,0 +1,99 @@
+"""Accuracy with a threshold from other pairs than the scored ones.
+
+Legend: P pairs; F folds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.errors import InvalidInput
+from tercet.evaluate.error_curve import between, checked_scores
+from tercet.evaluate.pairs import Pairs
+from tercet.evaluate.similarity import checked_labels
+
+__all__ = ["cross_validated_decisions", "identity_folds"]
+
+
+def identity_folds(pairs: Pairs, labels_N: npt.ArrayLike, *, count: int = 10, seed: int = 0) -> npt.NDArray[np.int64]:
+    """The folds [P, 2] of both identities of each pair, for `verification(..., folds=)`.
+
+    Identities, not pairs, are dealt out to `count` folds (fewer where there are fewer identities), seeded and in equal
+    numbers, so that no identity has a share in the threshold by which it is judged. A row with a negative label is an
+    identity of its own. Raises InvalidInput.
+    """
+    labels = checked_labels(labels_N, len(np.asarray(labels_N)), "labels_N")
+    identity = identity_codes(labels)
+    names = int(identity.max(initial=-1)) + 1
+    if count < 2:
+        raise InvalidInput(f"count: expected at least 2, got {count}")
+    fold = np.random.default_rng(seed).permutation(names) % max(1, min(count, names))
+    return fold[np.stack([identity[pairs.first], identity[pairs.second]], axis=1)]
+
+
+def identity_codes(labels_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Labels as 0, 1, 2, ...; every row with a negative label gets a code of its own, after the others."""
+    codes = np.empty(len(labels_N), dtype=np.int64)
+    known = labels_N >= 0
+    names, codes[known] = np.unique(labels_N[known], return_inverse=True)
+    codes[~known] = len(names) + np.arange(int((~known).sum()))
+    return codes
+
+
+def cross_validated_decisions(
+    scores: npt.ArrayLike, genuine: npt.ArrayLike, folds: npt.ArrayLike | None = None
+) -> npt.NDArray[np.bool_] | None:
+    """Which pairs are accepted [P], each judged by a threshold chosen on pairs that share no fold with it.
+
+    `folds` holds integers: [P], the fold of each pair (as in the ten folds of LFW), or [P, 2], the folds of its two
+    identities (`identity_folds`). Without it the pairs are dealt to ten folds at random with a fixed seed, in a way
+    that does not depend on their order; then one identity may stand on both sides.
+
+    The threshold is half way between the two scores of the other pairs where their accuracy is greatest; of several
+    such places the highest counts. None where some fold leaves no genuine or no impostor pair to choose on. Cost: one
+    sort and O(P) for every fold, or every pair of folds. Raises InvalidInput.
+    """
+    s, g = checked_scores(scores, genuine)
+    # By score, then kind: pairs that are equal in both are interchangeable, so the input's order leaves no trace.
+    order = np.lexsort((g, s))[::-1]
+    s, g = s[order], g[order]
+    if folds is None:
+        dealt = np.random.default_rng(0).permutation(len(s)) % min(10, len(s))
+        fold = np.stack([dealt, dealt], axis=1)
+    else:
+        given = np.asarray(folds)
+        if given.shape not in ((len(s),), (len(s), 2)) or not np.issubdtype(given.dtype, np.integer):
+            raise InvalidInput(
+                f"folds: expected integers [{len(s)}] or [{len(s)}, 2], got {given.dtype} {list(given.shape)}"
+            )
+        fold = np.stack([given, given], axis=1) if given.ndim == 1 else np.sort(given, axis=1)
+        fold = np.unique(fold[order], return_inverse=True)[1].reshape(-1, 2)
+    count = int(fold.max()) + 1
+    cell = fold[:, 0] * count + fold[:, 1]
+    accepted = np.zeros(len(s), dtype=np.bool_)
+    for code in np.unique(cell):
+        a, b = divmod(int(code), count)
+        others = np.flatnonzero(~((fold == a) | (fold == b)).any(axis=1))
+        threshold = _best_threshold(s[others], g[others])
+        if threshold is None:
+            return None
+        here = cell == code
+        accepted[here] = s[here] >= threshold
+    result = np.empty_like(accepted)
+    result[order] = accepted
+    return result
+
+
+def _best_threshold(s: npt.NDArray[np.float64], g: npt.NDArray[np.bool_]) -> float | None:
+    """The threshold of greatest accuracy on pairs in descending order of score."""
+    if not g.any() or g.all():
+        return None
+    last = np.append(np.flatnonzero(s[1:] != s[:-1]), len(s) - 1)
+    gain = np.cumsum(np.where(g, 1, -1))[last]  # correct decisions beyond those of accepting nothing
+    best = int(np.argmax(gain))
+    if gain[best] <= 0:
+        return float(np.nextafter(s[0], np.inf))
+    if best == len(last) - 1:
+        return float(s[-1])
+    return between(float(s[last[best]]), float(s[last[best] + 1]))

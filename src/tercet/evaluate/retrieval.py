@@ -1,0 +1,180 @@
+"""Retrieval: which gallery samples are of the query's identity? Figures over ranked results.
+
+Legend: Q queries; G gallery rows; D embedding width; K neighbours; B queries of one chunk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.errors import InvalidInput
+from tercet.evaluate.similarity import SampleIds, checked_labels, nearest_tiles, search_arguments
+
+__all__ = ["Retrieval", "RetrievalPerQuery", "retrieval", "retrieval_per_query"]
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Means over the queries that have a positive; `queries` is their number, `excluded` that of the others."""
+
+    recall: dict[str, float]
+    map_at_r: float
+    r_precision: float
+    queries: int
+    excluded: int
+
+
+@dataclass(frozen=True)
+class RetrievalPerQuery:
+    """The figures of every query [Q], and its nearest gallery rows.
+
+    `positives` is R, the number of gallery rows of the query's identity; queries with R = 0 are excluded from every
+    mean and hold 0 in every figure. `nearest` and `scores` [Q, max k] are the nearest rows, best first; -1 and 0 where
+    the gallery is shorter.
+    """
+
+    positives: npt.NDArray[np.int64]
+    recall: dict[str, npt.NDArray[np.float64]]
+    map_at_r: npt.NDArray[np.float64]
+    r_precision: npt.NDArray[np.float64]
+    nearest: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+
+    @property
+    def included(self) -> npt.NDArray[np.bool_]:
+        """The queries that have a positive."""
+        return self.positives > 0
+
+    def summary(self) -> Retrieval:
+        """Means over the included queries; raises InvalidInput where there are none."""
+        used = self.included
+        count = int(used.sum())
+        if count == 0:
+            raise InvalidInput(f"query_labels: none of the {len(used)} queries has a positive in the gallery")
+
+        def mean(values: npt.NDArray[np.float64]) -> float:
+            return math.fsum(values[used].tolist()) / count  # exact, so the order of queries leaves no trace
+
+        return Retrieval(
+            recall={k: mean(values) for k, values in self.recall.items()},
+            map_at_r=mean(self.map_at_r),
+            r_precision=mean(self.r_precision),
+            queries=count,
+            excluded=len(used) - count,
+        )
+
+
+def retrieval(
+    query_QD: npt.ArrayLike,
+    query_labels: npt.ArrayLike,
+    gallery_GD: npt.ArrayLike | None = None,
+    gallery_labels: npt.ArrayLike | None = None,
+    *,
+    query_ids: npt.ArrayLike | None = None,
+    gallery_ids: npt.ArrayLike | None = None,
+    ks: Sequence[int] = (1, 5, 10),
+    tile: int = 1024,
+) -> Retrieval:
+    """The retrieval figures by cosine similarity, exact; at ties the lowest gallery row comes first.
+
+    For a query with R positives in the gallery, and rel(i) = 1 where the i-th nearest row is one of them:
+
+    - recall@k: 1 where any of the first k rows is a positive (the field's name for a hit rate);
+    - r_precision: (1/R) sum_{i<=R} rel(i);
+    - map_at_r: (1/R) sum_{i<=R} rel(i) precision(i), precision(i) = (1/i) sum_{j<=i} rel(j); normalised by R, not by
+      the hits that were found (Musgrave et al., A Metric Learning Reality Check, 2020, section 3.2).
+
+    Each is the mean over queries with R > 0; the others are counted in `excluded`. Without a gallery every row is
+    searched among the others. A query is left out of its own results, and of R, by its id and never by its rank: the
+    row number, or `query_ids` (and `gallery_ids` where a gallery is given; without ids nothing is left out of it). A
+    row with a negative label is a distractor: nobody's positive.
+
+    Shapes: `query_QD` [Q, D], `gallery_GD` [G, D] floating, of any scale; labels integers [Q] and [G]; ids integers or
+    strings. Cost: O(Q G D) time; memory for one tile of at most 2^22 similarities, the largest R a row, and the result;
+    `tile` is the number of gallery rows compared at a time. Raises InvalidInput, also where no query has a positive.
+
+    >>> retrieval([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], [3, 3, 8, 8]).recall["1"]
+    1.0
+    """
+    return retrieval_per_query(
+        query_QD,
+        query_labels,
+        gallery_GD,
+        gallery_labels,
+        query_ids=query_ids,
+        gallery_ids=gallery_ids,
+        ks=ks,
+        tile=tile,
+    ).summary()
+
+
+def retrieval_per_query(
+    query_QD: npt.ArrayLike,
+    query_labels: npt.ArrayLike,
+    gallery_GD: npt.ArrayLike | None = None,
+    gallery_labels: npt.ArrayLike | None = None,
+    *,
+    query_ids: npt.ArrayLike | None = None,
+    gallery_ids: npt.ArrayLike | None = None,
+    ks: Sequence[int] = (1, 5, 10),
+    tile: int = 1024,
+) -> RetrievalPerQuery:
+    """The figures of `retrieval` for each query, and its nearest rows; arguments, cost and errors as there."""
+    query, gallery, left_out = search_arguments(query_QD, gallery_GD, query_ids, gallery_ids)
+    own = checked_labels(query_labels, len(query), "query_labels")
+    if (gallery_GD is None) != (gallery_labels is None):
+        raise InvalidInput("gallery_labels: needed with a gallery, and only with one")
+    theirs = own if gallery_labels is None else checked_labels(gallery_labels, len(gallery), "gallery_labels")
+    if not ks or min(ks) < 1:
+        raise InvalidInput(f"ks: expected numbers from 1, got {list(ks)}")
+    positives = _positives(own, theirs, left_out)
+    shown = max(ks)
+    result = RetrievalPerQuery(
+        positives=positives,
+        recall={str(k): np.zeros(len(query)) for k in ks},
+        map_at_r=np.zeros(len(query)),
+        r_precision=np.zeros(len(query)),
+        nearest=np.full((len(query), shown), -1, dtype=np.int64),
+        scores=np.zeros((len(query), shown), dtype=np.float32),
+    )
+    wanted = np.maximum(positives, shown)
+    for rows, index_BK, score_BK in nearest_tiles(query, gallery, wanted, left_out, tile=tile):
+        width = min(shown, index_BK.shape[1])
+        result.nearest[rows, :width] = index_BK[:, :width]
+        result.scores[rows, :width] = score_BK[:, :width]
+        has = positives[rows] > 0
+        rows, index_BK = rows[has], index_BK[has]
+        hit_BK = (index_BK >= 0) & (theirs[index_BK] == own[rows, None])
+        for k in ks:
+            result.recall[str(k)][rows] = hit_BK[:, :k].any(axis=1)
+        place_K = np.arange(1, index_BK.shape[1] + 1)
+        hit_BK &= place_K <= positives[rows, None]
+        found_BK = np.cumsum(hit_BK, axis=1)
+        result.r_precision[rows] = found_BK[:, -1] / positives[rows]
+        # A running sum, so that the zeros of a wider chunk behind place R leave no trace in the last bit.
+        precision_BK = np.cumsum(np.where(hit_BK, found_BK / place_K, 0.0), axis=1)
+        result.map_at_r[rows] = precision_BK[:, -1] / positives[rows]
+    return result
+
+
+def _positives(
+    own: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64], left_out: SampleIds | None
+) -> npt.NDArray[np.int64]:
+    """R of every query: gallery rows with its label, less those that are the query itself; 0 for a negative label."""
+    count = _occurrences(theirs, own)
+    if left_out is not None:
+        names = np.unique(np.concatenate([own, theirs]))
+        query = left_out.query_Q * len(names) + np.searchsorted(names, own)
+        gallery = left_out.gallery_G * len(names) + np.searchsorted(names, theirs)
+        count -= _occurrences(gallery, query)
+    return np.where(own < 0, 0, count)
+
+
+def _occurrences(values: npt.NDArray[np.int64], of: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    ordered = np.sort(values)
+    return np.searchsorted(ordered, of, side="right") - np.searchsorted(ordered, of, side="left")

@@ -1,0 +1,245 @@
+"""Cosine similarities that do not depend on where a row stands, and the exact nearest rows by them.
+
+A matrix product rounds its last bits differently at the edge of a block than inside it, so two identical rows can get
+two different similarities, and a tie stops being a tie. Here every similarity is computed in float64 from rows scaled
+to unit length and then rounded to a grid of 2^-24 (6e-8, about the accuracy of a float32 vector): equal rows get equal
+scores.
+
+Legend: N, M rows; Q queries; G gallery rows; D embedding width; K neighbours; B queries and T gallery rows of one tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.errors import InvalidInput
+
+__all__ = ["Neighbours", "cosine", "nearest"]
+
+_GRID = 2.0**24
+_TILE_ENTRIES = 2**22  # keys in memory at a time: 32 MiB
+_INDEX = np.int64(2**32 - 1)
+_NOTHING = np.int64(-(2**62))  # the key of an excluded row or an empty place: below that of every score
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest gallery rows of each query, best first.
+
+    `index_QK` is int64, -1 where fewer than K rows were there to choose from; `score_QK` is the cosine similarity as
+    float32, 0 at those places.
+    """
+
+    index_QK: npt.NDArray[np.int64]
+    score_QK: npt.NDArray[np.float32]
+
+
+def checked_vectors(x_ND: npt.ArrayLike, name: str) -> npt.NDArray[np.floating]:
+    """`x_ND` as a finite floating array with two axes, or InvalidInput that begins with `name`."""
+    x = np.asarray(x_ND)
+    if x.ndim != 2:
+        raise InvalidInput(f"{name}: expected [N, D], got shape {list(x.shape)}")
+    if not np.issubdtype(x.dtype, np.floating):
+        raise InvalidInput(f"{name}: expected floating point, got {x.dtype}")
+    if not np.isfinite(x).all():
+        raise InvalidInput(f"{name}: holds NaN or infinity")
+    return x
+
+
+def checked_labels(labels_N: npt.ArrayLike, rows: int, name: str) -> npt.NDArray[np.int64]:
+    """`labels_N` as int64 [rows], or InvalidInput that begins with `name`."""
+    labels = np.asarray(labels_N)
+    if labels.shape != (rows,):
+        raise InvalidInput(f"{name}: expected [{rows}], got shape {list(labels.shape)}")
+    if not np.issubdtype(labels.dtype, np.integer) and labels.size:
+        raise InvalidInput(f"{name}: expected integers, got {labels.dtype}")
+    return labels.astype(np.int64, copy=False)
+
+
+def unit_rows(x_ND: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Rows scaled to length 1 in float64; a zero row stays zero, so that its similarity to everything is 0."""
+    x = x_ND.astype(np.float64)
+    largest = np.abs(x).max(axis=1, keepdims=True, initial=0.0)
+    x /= np.where(largest > 0, largest, 1.0)  # so that no square overflows or vanishes
+    norm = np.sqrt(np.einsum("nd,nd->n", x, x))[:, None]
+    x /= np.where(norm > 0, norm, 1.0)
+    return x
+
+
+def on_grid(similarity: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Similarities in whole grid steps, in place: integers from -2^24 to 2^24, kept as float64."""
+    similarity *= _GRID
+    np.rint(similarity, out=similarity)
+    return np.clip(similarity, -_GRID, _GRID, out=similarity)
+
+
+def tile_similarity(a_BD: npt.NDArray[np.float64], b_TD: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Cosine similarities [B, T] between unit rows, on the grid (which float32 holds exactly)."""
+    return (on_grid(a_BD @ b_TD.T) / _GRID).astype(np.float32)
+
+
+def cosine(a_ND: npt.ArrayLike, b_ND: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Cosine similarity of each row of `a_ND` with the same row of `b_ND`.
+
+    score_n = <a_n, b_n> / (|a_n| |b_n|), rounded to a multiple of 2^-24; 0 where a row is zero. It is the score by
+    which `all_pairs` and `nearest` judge, bit for bit but for a similarity that falls on a rounding boundary. Returns
+    float32 [N]; raises InvalidInput for shapes that differ and for values that are not finite. Cost: O(N D).
+
+    >>> cosine([[3.0, 4.0], [1.0, 0.0]], [[3.0, 4.0], [0.0, 2.0]]).tolist()
+    [1.0, 0.0]
+    """
+    a, b = checked_vectors(a_ND, "a_ND"), checked_vectors(b_ND, "b_ND")
+    if a.shape != b.shape:
+        raise InvalidInput(f"b_ND: expected shape {list(a.shape)} as a_ND, got {list(b.shape)}")
+    return (on_grid(np.einsum("nd,nd->n", unit_rows(a), unit_rows(b))) / _GRID).astype(np.float32)
+
+
+def nearest(
+    query_QD: npt.ArrayLike,
+    gallery_GD: npt.ArrayLike | None = None,
+    k: int = 10,
+    *,
+    query_ids: npt.ArrayLike | None = None,
+    gallery_ids: npt.ArrayLike | None = None,
+    tile: int = 1024,
+) -> Neighbours:
+    """The `k` gallery rows of highest cosine similarity to each query, exactly; at ties the lowest row wins.
+
+    Without a gallery the queries are searched among themselves, each leaving itself out. A gallery row whose id equals
+    the query's id is left out; ids are integers or strings of samples (not identities), and without them nothing is
+    left out of a gallery that was given.
+
+    Shapes: `query_QD` [Q, D], `gallery_GD` [G, D] floating; any scale, a zero row has similarity 0. `tile` is the
+    number of gallery rows compared at a time. Cost: O(Q G D) time; memory O(tile * D) and one tile of at most 2^22
+    similarities, plus the result. Raises InvalidInput.
+    """
+    query, gallery, left_out = search_arguments(query_QD, gallery_GD, query_ids, gallery_ids)
+    if k < 1:
+        raise InvalidInput(f"k: expected at least 1, got {k}")
+    index = np.full((len(query), k), -1, dtype=np.int64)
+    score = np.zeros((len(query), k), dtype=np.float32)
+    wanted = np.full(len(query), k, dtype=np.int64)
+    for rows, found, similarity in nearest_tiles(query, gallery, wanted, left_out, tile=tile):
+        index[rows, : found.shape[1]] = found
+        score[rows, : found.shape[1]] = similarity
+    return Neighbours(index, score)
+
+
+@dataclass(frozen=True)
+class SampleIds:
+    """Which gallery rows are the query itself: rows with the same code."""
+
+    query_Q: npt.NDArray[np.int64]
+    gallery_G: npt.NDArray[np.int64]
+
+
+def search_arguments(
+    query_QD: npt.ArrayLike,
+    gallery_GD: npt.ArrayLike | None,
+    query_ids: npt.ArrayLike | None,
+    gallery_ids: npt.ArrayLike | None,
+) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating], SampleIds | None]:
+    """Checked queries and gallery, and the ids by which a query is left out of its own results."""
+    query = checked_vectors(query_QD, "query_QD")
+    if gallery_GD is None:
+        if gallery_ids is not None:
+            raise InvalidInput("gallery_ids: given without a gallery")
+        own = np.arange(len(query)) if query_ids is None else _checked_ids(query_ids, len(query), "query_ids")
+        codes = np.unique(own, return_inverse=True)[1].astype(np.int64)
+        return query, query, SampleIds(codes, codes)
+    gallery = checked_vectors(gallery_GD, "gallery_GD")
+    if gallery.shape[1] != query.shape[1]:
+        raise InvalidInput(f"gallery_GD: expected width {query.shape[1]} as the queries, got {gallery.shape[1]}")
+    if (query_ids is None) != (gallery_ids is None):
+        missing = "query_ids" if query_ids is None else "gallery_ids"
+        raise InvalidInput(f"{missing}: ids are needed on both sides of a gallery, or on neither")
+    if query_ids is None or gallery_ids is None:
+        return query, gallery, None
+    q = _checked_ids(query_ids, len(query), "query_ids")
+    g = _checked_ids(gallery_ids, len(gallery), "gallery_ids")
+    if (q.dtype.kind in "iu") != (g.dtype.kind in "iu"):
+        raise InvalidInput(f"gallery_ids: expected the same kind as query_ids ({q.dtype}), got {g.dtype}")
+    codes = np.unique(np.concatenate([q, g]), return_inverse=True)[1].astype(np.int64)
+    return query, gallery, SampleIds(codes[: len(q)], codes[len(q) :])
+
+
+def _checked_ids(ids: npt.ArrayLike, rows: int, name: str) -> npt.NDArray[np.generic]:
+    array = np.asarray(ids)
+    if array.shape != (rows,):
+        raise InvalidInput(f"{name}: expected [{rows}], got shape {list(array.shape)}")
+    if array.dtype.kind not in "iuUS" and array.size:
+        raise InvalidInput(f"{name}: expected integers or strings, got {array.dtype}")
+    return array
+
+
+def nearest_tiles(
+    query_QD: npt.NDArray[np.floating],
+    gallery_GD: npt.NDArray[np.floating],
+    wanted_Q: npt.NDArray[np.int64],
+    left_out: SampleIds | None,
+    *,
+    tile: int,
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Yield (query rows [B], gallery rows [B, K], similarities [B, K]) until every query has been yielded once.
+
+    K is the largest of the `wanted_Q` of the queries in the chunk, at most G. Queries that want about as many are put
+    together, so that one large class does not make the others pay for it.
+    """
+    if tile < 1:
+        raise InvalidInput(f"tile: expected at least 1, got {tile}")
+    if len(gallery_GD) > _INDEX:
+        raise InvalidInput(f"gallery_GD: at most {_INDEX} rows, got {len(gallery_GD)}")
+    order = np.argsort(wanted_Q, kind="stable")
+    start = 0
+    while start < len(order):
+        # The chunk's K is that of its last row, and its width follows from K: shrink until both agree.
+        stop = min(len(order), start + max(1, _TILE_ENTRIES // tile))
+        while True:
+            k = min(int(wanted_Q[order[stop - 1]]), len(gallery_GD))
+            fits = max(1, _TILE_ENTRIES // (k + max(tile, 2 * k)))
+            if stop - start <= fits:
+                break
+            stop = start + fits
+        rows = order[start:stop]
+        keys = _nearest_keys(unit_rows(query_QD[rows]), gallery_GD, k, rows, left_out, columns=max(tile, 2 * k))
+        empty = keys == _NOTHING
+        index = np.where(empty, np.int64(-1), _INDEX - (keys & _INDEX))
+        score = np.where(empty, 0.0, (keys >> np.int64(32)) / _GRID).astype(np.float32)
+        yield rows, index, score
+        start = stop
+
+
+def _nearest_keys(
+    query_BD: npt.NDArray[np.float64],
+    gallery_GD: npt.NDArray[np.floating],
+    k: int,
+    rows: npt.NDArray[np.int64],
+    left_out: SampleIds | None,
+    *,
+    columns: int,
+) -> npt.NDArray[np.int64]:
+    """The `k` largest keys of each query [B, k], descending.
+
+    A key holds the similarity in grid steps in its upper half and the inverted gallery row in its lower half, so that
+    keys are distinct and the larger key is the more similar row, or at equal similarity the lower row.
+    """
+    best = np.full((len(query_BD), k), _NOTHING, dtype=np.int64)
+    for start in range(0, len(gallery_GD), columns):
+        stop = min(start + columns, len(gallery_GD))
+        steps = on_grid(query_BD @ unit_rows(gallery_GD[start:stop]).T)
+        keys = np.empty((len(query_BD), k + stop - start), dtype=np.int64)
+        keys[:, :k] = best
+        fresh = keys[:, k:]
+        fresh[...] = steps
+        fresh <<= np.int64(32)
+        fresh += _INDEX - np.arange(start, stop, dtype=np.int64)
+        if left_out is not None:
+            fresh[left_out.query_Q[rows, None] == left_out.gallery_G[None, start:stop]] = _NOTHING
+        keys.partition(keys.shape[1] - k, axis=1)
+        best = keys[:, keys.shape[1] - k :].copy()
+    best.sort(axis=1)
+    return best[:, ::-1]
