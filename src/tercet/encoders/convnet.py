@@ -1,0 +1,165 @@
+"""A small residual convolutional network that trains from scratch in minutes on a CPU.
+
+    picture [B, C, H, W]
+      -> stem           5 x 5, stride 4 / 2 / 1 by the size of the picture
+      -> residual blocks, each after the first halving height and width and doubling the channels, down to about 4 x 4
+      -> pool           "average": one mean a channel (where an object lies does not matter)
+                        "flatten": every cell kept   (parts have their place, as in aligned faces)
+      -> linear -> unit-norm embedding [B, D]
+
+Group normalisation, not batch normalisation: a vector never depends on its batch, training and use compute the same
+function, small P x K batches do no harm, and a freshly initialised network is a fair baseline as it stands.
+
+Legend: B batch, C channels, H height, W width, D embedding width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal, final, get_args
+
+import torch
+from torch import nn
+
+from tercet.errors import InvalidInput, InvalidOption
+
+__all__ = ["ConvEncoder", "ConvEncoderConfig", "Pool"]
+
+Pool = Literal["average", "flatten"]
+
+# Largest values that a configuration file may ask for, so that a foreign one cannot claim the machine's memory.
+_LIMITS: Final = {"channels": 16, "height": 512, "width": 512, "embedding_dim": 2048, "base_width": 256}
+_MOST_BLOCKS: Final = 4  # channels end at 8 x base_width
+_GROUP: Final = 8  # channels that are normalised together
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ConvEncoderConfig:
+    """The shape of a `ConvEncoder`: everything needed to build it again.
+
+    Args:
+        channels: Channels of the picture, 1 (grey) or 3 (colour).
+        height: Height of the picture, 8 or more.
+        width: Width of the picture, 8 or more.
+        embedding_dim: Width D of the embedding.
+        base_width: Channels after the stem; a multiple of 8.
+        pool: "average" or "flatten", see the top of the file.
+
+    Raises:
+        InvalidInput: A number out of range.
+        InvalidOption: An unknown `pool`.
+    """
+
+    channels: int
+    height: int
+    width: int
+    embedding_dim: int = 128
+    base_width: int = 32
+    pool: Pool = "average"
+
+    def __post_init__(self) -> None:
+        for name, most in _LIMITS.items():
+            value, least = getattr(self, name), 8 if name in ("height", "width", "base_width") else 1
+            if type(value) is not int or not least <= value <= most:
+                raise InvalidInput(f"{name}={value!r} must be a whole number from {least} to {most}")
+        if self.base_width % _GROUP:
+            raise InvalidInput(f"base_width={self.base_width} must be a multiple of {_GROUP}")
+        if self.pool not in get_args(Pool):
+            raise InvalidOption.unknown("pool", self.pool, get_args(Pool))
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON values, with the kind of encoder that it is for."""
+        return {"kind": "convnet", **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ConvEncoderConfig:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InvalidInput: A key that is missing or unknown, or a value out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        given = {key: value for key, value in values.items() if key != "kind"}
+        if set(given) != known:
+            raise InvalidInput(f"encoder: keys {sorted(given)} where {sorted(known)} are needed")
+        return cls(**given)
+
+
+@final
+class ConvEncoder(nn.Module):
+    """Map pictures [B, C, H, W] (float, as the front end normalises them) to unit vectors [B, D].
+
+    Args:
+        config: Its shape. `height` and `width` matter to `pool="flatten"`; with `"average"` other sizes pass too.
+    """
+
+    def __init__(self, config: ConvEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        smallest = min(config.height, config.width)
+        stride = 4 if smallest >= 48 else 2 if smallest >= 16 else 1
+        size = math.ceil(smallest / stride)
+        widths = [config.base_width]
+        while size > 4 and len(widths) < _MOST_BLOCKS:
+            size = math.ceil(size / 2)
+            widths.append(2 * widths[-1])
+        self.stem = nn.Sequential(
+            nn.Conv2d(config.channels, widths[0], 5, stride, padding=2, bias=False),
+            nn.GroupNorm(widths[0] // _GROUP, widths[0]),
+            nn.ReLU(),
+        )
+        self.blocks = nn.Sequential(
+            *(_Block(before, after) for before, after in zip([widths[0], *widths], widths, strict=False))
+        )
+        height, width = config.height, config.width
+        for halving in (stride, *[2] * (len(widths) - 1)):
+            height, width = math.ceil(height / halving), math.ceil(width / halving)
+        cells = height * width if config.pool == "flatten" else 1
+        self.pool: nn.Module = nn.Flatten() if config.pool == "flatten" else _Average()
+        self.embed = nn.Linear(widths[-1] * cells, config.embedding_dim)
+        # Convolutions run faster on channels-last pictures, on a CPU as on a GPU.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Unit vectors [B, D]."""
+        x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+        features_BF: torch.Tensor = self.pool(self.blocks(self.stem(x_BCHW)))
+        return nn.functional.normalize(self.embed(features_BF), dim=1)
+
+
+@final
+class _Block(nn.Module):
+    """Two 3 x 3 convolutions beside a short cut; halves the picture where the channels change."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        stride = 1 if before == after else 2
+        self.first = nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+        self.first_norm = nn.GroupNorm(after // _GROUP, after)
+        self.second = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        self.second_norm = nn.GroupNorm(after // _GROUP, after)
+        # The block begins as its short cut, which lets a deeper stack train from the first step on.
+        nn.init.zeros_(self.second_norm.weight)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride == 2:
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(2, ceil_mode=True),
+                nn.Conv2d(before, after, 1, bias=False),
+                nn.GroupNorm(after // _GROUP, after),
+            )
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        y_BCHW = nn.functional.relu(self.first_norm(self.first(x_BCHW)))
+        y_BCHW = self.second_norm(self.second(y_BCHW))
+        return nn.functional.relu(y_BCHW + self.shortcut(x_BCHW))
+
+
+@final
+class _Average(nn.Module):
+    """The mean over height and width."""
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return x_BCHW.mean(dim=(2, 3))

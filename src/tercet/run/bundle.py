@@ -1,0 +1,237 @@
+"""A run: the folder that holds a trained model and everything needed to use it and to judge it.
+
+    RUN/
+      run.json              what it is: format, versions, task, front end, encoder, training settings, data, fingerprint
+      weights.safetensors   the encoder's weights; their checksum stands in run.json
+      golden.safetensors    vectors of synthetic inputs: a loaded model must give them again
+      split.json            who was trained on, validated on and kept for the test, with a checksum of every file
+      metrics.json          what training measured
+      calibration.json      a chosen threshold, where there is one
+      plan.json, history.jsonl, checkpoints/     written while training
+
+run.json is written last: a folder without it holds no finished model. JSON and safetensors only: opening a run that
+somebody else made executes nothing of theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+import torch
+from torch import nn
+
+import tercet
+from tercet.data.images import ImageFrontEnd
+from tercet.data.splits import Split
+from tercet.encoders import build_encoder
+from tercet.errors import InvalidInput, RunError, TercetError
+from tercet.run.files import read_json, read_tensors, write_json, write_tensors
+
+__all__ = ["FORMAT_VERSION", "RunSplit", "fingerprint_of", "open_bundle", "read_split", "save_model", "write_split"]
+
+FORMAT: Final = "tercet-run"
+FORMAT_VERSION: Final = 1
+GOLDEN_TOLERANCE: Final = 1e-4  # other processors sum in another order; a wrong front end or weight is far off
+
+_NEEDED: Final = ("task", "seed", "fingerprint", "front_end", "encoder", "weights_sha256", "training", "data")
+_PACKAGES: Final = ("torch", "numpy", "pillow", "safetensors", "accelerate")
+
+
+@final
+@dataclass(frozen=True)
+class RunSplit:
+    """The identities of a run, and the checksums of their files.
+
+    Args:
+        split: Who is in train, validation and test.
+        hashes: For "train" and "validation" the checksums of the files, as `SampleStore.hashes` gives them. They tell a
+            file that the model has seen, under whatever name it comes back.
+    """
+
+    split: Split
+    hashes: Mapping[str, tuple[str, ...]]
+
+
+@final
+@dataclass(frozen=True)
+class Bundle:
+    """What a run folder holds, read and checked."""
+
+    config: dict[str, Any]
+    front_end: ImageFrontEnd
+    encoder: nn.Module
+    split: RunSplit
+
+
+def save_model(
+    path: Path,
+    *,
+    task: str,
+    seed: int,
+    front_end: ImageFrontEnd,
+    encoder: nn.Module,
+    encoder_config: Mapping[str, Any],
+    split: RunSplit,
+    training: Mapping[str, Any],
+    data: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> str:
+    """Write a run folder; each file whole or not at all, run.json last. Returns the fingerprint.
+
+    Args:
+        path: The folder; made where it is not there.
+        task: Name of the task.
+        seed: What every random draw of the training came from.
+        front_end: Turns a file into the encoder's input.
+        encoder: The trained network; left in the mode it came in.
+        encoder_config: What `build_encoder` builds it from.
+        split: Identities and file checksums.
+        training: The settings of the training.
+        data: A summary of the data: where they were, how many, what was skipped.
+        metrics: What training measured.
+
+    Raises:
+        RunError: A file cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be made ({error.strerror or error})") from error
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    fingerprint = fingerprint_of(front_end, encoder_config, weights)
+    write_split(path, split)
+    write_tensors(path / "golden.safetensors", {"vectors": _golden(front_end, encoder)})
+    write_json(path / "metrics.json", metrics)
+    weights_sha256 = write_tensors(path / "weights.safetensors", weights)
+    config = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "tercet": tercet.__version__,
+        "task": task,
+        "seed": seed,
+        "fingerprint": fingerprint,
+        "front_end": front_end.to_json(),
+        "encoder": dict(encoder_config),
+        "weights_sha256": weights_sha256,
+        "training": dict(training),
+        "data": dict(data),
+        "packages": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
+    }
+    _drop_calibration_of_another(path, fingerprint)
+    write_json(path / "run.json", config)
+    return fingerprint
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read a run folder and check that it is whole and of a format that this version knows.
+
+    Raises:
+        RunError: No such folder, no finished run, damaged, foreign, or made by a newer version: one line says which.
+    """
+    if not path.is_dir():
+        raise RunError(f"{path}: no such run folder")
+    if not (path / "run.json").is_file():
+        if (path / "plan.json").is_file():
+            raise RunError(f"{path}: its training has not finished; go on with: tercet train ... --resume")
+        raise RunError(f"{path}: not a run of tercet (no run.json)")
+    config = read_json(path / "run.json")
+    _check_format(path / "run.json", config)
+    try:
+        front_end = ImageFrontEnd.from_json(config["front_end"])
+        encoder = build_encoder(config["encoder"])
+    except (TercetError, TypeError, AttributeError) as error:
+        raise RunError(f"{path / 'run.json'}: damaged ({error})") from error
+    weights = read_tensors(path / "weights.safetensors", sha256=str(config["weights_sha256"]))
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RunError(f"{path / 'weights.safetensors'}: these weights are for another encoder") from error
+    if fingerprint_of(front_end, config["encoder"], weights) != config["fingerprint"]:
+        raise RunError(
+            f"{path / 'run.json'}: damaged, its front end or encoder is not the one the model was saved with"
+        )
+    encoder.eval()
+    golden = read_tensors(path / "golden.safetensors").get("vectors")
+    found = _golden(front_end, encoder)
+    if (
+        golden is None
+        or golden.shape != found.shape
+        or not torch.allclose(golden, found, rtol=0, atol=GOLDEN_TOLERANCE)
+    ):
+        raise RunError(f"{path}: the model does not give the vectors it gave when it was saved (golden.safetensors)")
+    return Bundle(config, front_end, encoder, read_split(path))
+
+
+def write_split(path: Path, split: RunSplit) -> None:
+    """Write split.json."""
+    hashes = {part: list(values) for part, values in split.hashes.items()}
+    write_json(path / "split.json", {**split.split.to_json(), "hashes": hashes})
+
+
+def read_split(path: Path) -> RunSplit:
+    """Read split.json.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    values = read_json(path / "split.json")
+    try:
+        hashes = {part: tuple(map(str, values["hashes"][part])) for part in ("train", "validation")}
+        return RunSplit(Split.from_json({key: value for key, value in values.items() if key != "hashes"}), hashes)
+    except (KeyError, TypeError, InvalidInput) as error:
+        raise RunError(f"{path / 'split.json'}: damaged ({error})") from error
+
+
+def fingerprint_of(
+    front_end: ImageFrontEnd, encoder_config: Mapping[str, Any], weights: Mapping[str, torch.Tensor]
+) -> str:
+    """16 hex digits that name a model: front end, encoder and weights. Vectors compare only under the same one."""
+    head = json.dumps({"front_end": front_end.to_json(), "encoder": dict(encoder_config)}, sort_keys=True)
+    summary = hashlib.sha256(head.encode())
+    for name in sorted(weights):
+        summary.update(name.encode())
+        summary.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
+    return summary.hexdigest()[:16]
+
+
+def _drop_calibration_of_another(path: Path, fingerprint: str) -> None:
+    """A threshold belongs to one model; where training went on and made another, it means nothing any more."""
+    file = path / "calibration.json"
+    if file.is_file() and read_json(file).get("model") != fingerprint:
+        file.unlink()
+
+
+def _check_format(path: Path, config: Mapping[str, Any]) -> None:
+    version = config.get("format_version")
+    if config.get("format") != FORMAT or type(version) is not int:
+        raise RunError(f"{path}: not a run of tercet")
+    if version > FORMAT_VERSION:
+        raise RunError(
+            f"{path}: made by a newer version (format {version}, tercet {config.get('tercet')}); "
+            f"this is tercet {tercet.__version__}, which reads format {FORMAT_VERSION}"
+        )
+    missing = [key for key in _NEEDED if key not in config]
+    if missing:
+        raise RunError(f"{path}: damaged, {missing[0]!r} is missing")
+
+
+@torch.inference_mode()
+def _golden(front_end: ImageFrontEnd, encoder: nn.Module) -> torch.Tensor:
+    """Vectors of four synthetic pictures that every machine makes alike: slanted waves of several lengths."""
+    channels, height, width = front_end.shape
+    channel, row, column = np.meshgrid(np.arange(channels), np.arange(height), np.arange(width), indexing="ij")
+    waves = [((row * (3 + wave) + column * (7 - wave) + 40 * channel * wave) % 256) for wave in range(4)]
+    device = next(encoder.parameters()).device
+    training = encoder.training
+    encoder.eval()
+    vectors: torch.Tensor = encoder(front_end.normalise(torch.from_numpy(np.stack(waves).astype(np.uint8))).to(device))
+    encoder.train(training)
+    return vectors.float().cpu()

@@ -1,0 +1,213 @@
+"""A trained model in use: embed, verify, search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from tercet.data.images import ImageFrontEnd
+from tercet.data.store import SampleStore
+from tercet.errors import InvalidInput, RunError
+from tercet.evaluate.calibration import Calibration
+from tercet.run.bundle import RunSplit, open_bundle
+from tercet.run.files import read_json, write_json
+from tercet.run.vectors import Hit, Vectors
+
+__all__ = ["Decision", "Model", "embed_batches", "load"]
+
+Progress = Callable[[int, int], None]
+"""Told (done, total) now and then."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether two samples show the same identity.
+
+    Args:
+        decision: "match" or "no-match" by the calibrated threshold; "undecided" where the model has none.
+        score: Cosine similarity, -1 to 1.
+        threshold: Scores from here on match.
+        calibration: How the threshold was chosen, and what it costs.
+        model: The model's fingerprint.
+    """
+
+    decision: Literal["match", "no-match", "undecided"]
+    score: float
+    threshold: float | None
+    calibration: Calibration | None
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of `tercet verify --json`."""
+        kept = ("id", "target_fmr", "achieved_fmr", "achieved_fnmr", "impostor_pairs")
+        return {
+            "decision": self.decision,
+            "score": self.score,
+            "threshold": self.threshold,
+            "calibration": self.calibration and {key: getattr(self.calibration, key) for key in kept},
+            "model": self.model,
+        }
+
+
+@final
+class Model:
+    """A trained model, as `tercet.load` gives it.
+
+    Attributes:
+        path: Its run folder.
+        task: Name of the task that it was trained for.
+        config: The contents of run.json.
+        front_end: Turns a file into the encoder's input; the same code as in training.
+        encoder: The network, in eval mode.
+        fingerprint: Names the model; vectors of two models cannot be compared.
+        split: Who was trained on, and the checksums of their files.
+        calibration: The chosen threshold, or None.
+    """
+
+    def __init__(self, path: Path) -> None:
+        bundle = open_bundle(path)
+        self.path = path
+        self.config = bundle.config
+        self.task = str(bundle.config["task"])
+        self.front_end: ImageFrontEnd = bundle.front_end
+        self.encoder: nn.Module = bundle.encoder
+        self.fingerprint = str(bundle.config["fingerprint"])
+        self.split: RunSplit = bundle.split
+        self.calibration = _read_calibration(path, self.fingerprint)
+
+    def embed(
+        self,
+        inputs: Sequence[Path | str] | npt.NDArray[np.uint8] | SampleStore,
+        *,
+        batch_size: int = 256,
+        progress: Progress | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Unit vectors [N, D] of N samples, in their order.
+
+        Args:
+            inputs: Files; or decoded pictures, uint8 [N, C, H, W]; or a store of them.
+            batch_size: Samples that are in memory at a time.
+            progress: Told (done, total) after each batch.
+
+        Raises:
+            DataError: A file that cannot be read: "path: reason".
+            InvalidInput: An array of another shape or type than the front end makes.
+        """
+        if batch_size < 1:
+            raise InvalidInput(f"batch_size={batch_size} must be 1 or more")
+        if isinstance(inputs, (str, Path)):
+            raise InvalidInput("inputs must be a list of files; for one file: embed([file])")
+        batches: Iterator[torch.Tensor]
+        if isinstance(inputs, SampleStore):
+            total = len(inputs.manifest)
+            batches = (inputs.take(np.arange(i, min(i + batch_size, total))) for i in range(0, total, batch_size))
+        elif isinstance(inputs, np.ndarray):
+            total = len(inputs)
+            batches = (torch.from_numpy(inputs[i : i + batch_size]) for i in range(0, total, batch_size))
+        else:
+            total = len(inputs)
+            batches = self._decoded([Path(file) for file in inputs], batch_size)
+        return embed_batches(self.encoder, self.front_end, batches, total, progress=progress)
+
+    def verify(self, a: Path | str, b: Path | str) -> Decision:
+        """Compare two files.
+
+        Raises:
+            DataError: A file that cannot be read.
+        """
+        vector_a, vector_b = self.embed([a, b])
+        score = float(np.clip(vector_a @ vector_b, -1, 1))
+        if self.calibration is None:
+            return Decision("undecided", score, None, None, self.fingerprint)
+        threshold = self.calibration.threshold
+        return Decision(
+            "match" if score >= threshold else "no-match", score, threshold, self.calibration, self.fingerprint
+        )
+
+    def search(self, probe: Path | str, gallery: Vectors, k: int = 10) -> list[Hit]:
+        """The k samples of a gallery that are most like a file, best first; exact.
+
+        Raises:
+            DataError: The file cannot be read.
+            RunError: The gallery was embedded by another model.
+            InvalidInput: k below 1.
+        """
+        if k < 1:
+            raise InvalidInput(f"k={k} must be 1 or more")
+        gallery.require_model(self.fingerprint, "gallery")
+        return gallery.nearest(self.embed([probe])[0], k)
+
+    def save_calibration(self, calibration: Calibration) -> None:
+        """Keep a threshold with the run; `verify` decides by it from now on.
+
+        Raises:
+            RunError: It cannot be written.
+        """
+        write_json(self.path / "calibration.json", {"model": self.fingerprint, **calibration.to_json()})
+        self.calibration = calibration
+
+    def _decoded(self, files: Sequence[Path], batch_size: int) -> Iterator[torch.Tensor]:
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            for start in range(0, len(files), batch_size):
+                pictures = list(pool.map(self.front_end.decode, files[start : start + batch_size]))
+                yield torch.from_numpy(np.stack(pictures))
+
+
+def load(path: Path | str) -> Model:
+    """Open a run folder.
+
+    Raises:
+        RunError: It is missing, unfinished, damaged, foreign, or made by a newer version: one line that says which.
+    """
+    return Model(Path(path))
+
+
+@torch.inference_mode()
+def embed_batches(
+    encoder: nn.Module,
+    front_end: ImageFrontEnd,
+    batches: Iterator[torch.Tensor],
+    total: int,
+    *,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.float32]:
+    """Unit vectors [total, D] of batches of decoded samples, under eval mode; the encoder keeps its mode and device."""
+    device = next(encoder.parameters()).device
+    training = encoder.training
+    encoder.eval()
+    parts: list[npt.NDArray[np.float32]] = []
+    done = 0
+    try:
+        for batch in batches:
+            vectors_BD = encoder(front_end.normalise(batch.to(device)))
+            parts.append(vectors_BD.float().cpu().numpy())
+            done += len(batch)
+            if progress is not None:
+                progress(done, total)
+    finally:
+        encoder.train(training)
+    if not parts:
+        raise InvalidInput("inputs: nothing to embed")
+    return np.concatenate(parts)
+
+
+def _read_calibration(path: Path, fingerprint: str) -> Calibration | None:
+    file = path / "calibration.json"
+    if not file.is_file():
+        return None
+    values = read_json(file)
+    if values.pop("model", None) != fingerprint:
+        raise RunError(f"{file}: made for another model; calibrate again")
+    try:
+        return Calibration.from_json(values)
+    except (InvalidInput, KeyError, TypeError) as error:
+        raise RunError(f"{file}: damaged ({error})") from error
