@@ -29,8 +29,7 @@ import torch
 from torch import nn
 
 import tercet
-from tercet.data.images import ImageFrontEnd
-from tercet.data.splits import Split
+from tercet.data import ImageFrontEnd, Split
 from tercet.encoders import build_encoder
 from tercet.errors import InvalidInput, RunError, TercetError
 from tercet.run.files import read_json, read_tensors, write_json, write_tensors

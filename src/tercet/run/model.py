@@ -13,15 +13,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tercet.data.images import ImageFrontEnd
-from tercet.data.store import SampleStore
+from tercet.data import ImageFrontEnd, SampleStore
 from tercet.errors import InvalidInput, RunError
-from tercet.evaluate.calibration import Calibration
+from tercet.evaluate import Calibration, cosine
 from tercet.run.bundle import RunSplit, open_bundle
 from tercet.run.files import read_json, write_json
 from tercet.run.vectors import Hit, Vectors
 
-__all__ = ["Decision", "Model", "embed_batches", "load"]
+__all__ = ["Decision", "Model", "embed_rows", "load"]
 
 Progress = Callable[[int, int], None]
 """Told (done, total) now and then."""
@@ -106,17 +105,15 @@ class Model:
             raise InvalidInput(f"batch_size={batch_size} must be 1 or more")
         if isinstance(inputs, (str, Path)):
             raise InvalidInput("inputs must be a list of files; for one file: embed([file])")
-        batches: Iterator[torch.Tensor]
         if isinstance(inputs, SampleStore):
-            total = len(inputs.manifest)
-            batches = (inputs.take(np.arange(i, min(i + batch_size, total))) for i in range(0, total, batch_size))
-        elif isinstance(inputs, np.ndarray):
-            total = len(inputs)
-            batches = (torch.from_numpy(inputs[i : i + batch_size]) for i in range(0, total, batch_size))
+            rows_N = np.arange(len(inputs))
+            return embed_rows(self.encoder, inputs, rows_N, batch_size=batch_size, progress=progress)
+        batches: Iterator[torch.Tensor]
+        if isinstance(inputs, np.ndarray):
+            batches = (torch.from_numpy(inputs[i : i + batch_size]) for i in range(0, len(inputs), batch_size))
         else:
-            total = len(inputs)
             batches = self._decoded([Path(file) for file in inputs], batch_size)
-        return embed_batches(self.encoder, self.front_end, batches, total, progress=progress)
+        return _embed(self.encoder, self.front_end, batches, len(inputs), progress)
 
     def verify(self, a: Path | str, b: Path | str) -> Decision:
         """Compare two files.
@@ -125,7 +122,7 @@ class Model:
             DataError: A file that cannot be read.
         """
         vector_a, vector_b = self.embed([a, b])
-        score = float(np.clip(vector_a @ vector_b, -1, 1))
+        score = float(cosine([vector_a], [vector_b])[0])
         if self.calibration is None:
             return Decision("undecided", score, None, None, self.fingerprint)
         threshold = self.calibration.threshold
@@ -171,16 +168,28 @@ def load(path: Path | str) -> Model:
     return Model(Path(path))
 
 
+def embed_rows(
+    encoder: nn.Module,
+    store: SampleStore,
+    rows_N: npt.NDArray[np.int64],
+    *,
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> npt.NDArray[np.float32]:
+    """Unit vectors [N, D] of some rows of a store; the encoder keeps its mode and device."""
+    batches = (store.take(rows_N[start : start + batch_size]) for start in range(0, len(rows_N), batch_size))
+    return _embed(encoder, store.front_end, batches, len(rows_N), progress)
+
+
 @torch.inference_mode()
-def embed_batches(
+def _embed(
     encoder: nn.Module,
     front_end: ImageFrontEnd,
     batches: Iterator[torch.Tensor],
     total: int,
-    *,
-    progress: Progress | None = None,
+    progress: Progress | None,
 ) -> npt.NDArray[np.float32]:
-    """Unit vectors [total, D] of batches of decoded samples, under eval mode; the encoder keeps its mode and device."""
+    """Unit vectors [total, D] of batches of decoded samples."""
     device = next(encoder.parameters()).device
     training = encoder.training
     encoder.eval()

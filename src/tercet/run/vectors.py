@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import DataError, InvalidInput, RunError
+from tercet.evaluate import nearest
 from tercet.run.files import write_bytes
 
 __all__ = ["Hit", "Vectors"]
@@ -59,10 +60,12 @@ class Vectors:
         return len(self.vectors)
 
     def nearest(self, probe_D: npt.NDArray[np.float32], k: int) -> list[Hit]:
-        """The k samples most like a unit vector, best first; ties go to the lower row. Exact, O(N D)."""
-        scores_N = self.vectors @ probe_D
-        best = np.argsort(-scores_N, kind="stable")[:k]
-        return [Hit(self.identities[i], self.paths[i], float(scores_N[i])) for i in best]
+        """The k samples most like a vector, best first; ties go to the lower row. Exact, O(N D)."""
+        found = nearest(probe_D[None], self.vectors, min(k, len(self)))
+        return [
+            Hit(self.identities[row], self.paths[row], float(score))
+            for row, score in zip(found.index_QK[0], found.score_QK[0], strict=True)
+        ]
 
     def write(self, path: Path) -> None:
         """Write an .npz with the arrays vectors, paths, identities and fingerprint, whole or not at all."""

@@ -1,0 +1,30 @@
+"""Faces: aligned or at least centred, one in a picture; grey, since colour is the light's and the camera's."""
+
+from __future__ import annotations
+
+import torch
+
+from tercet.data import ImageFrontEnd
+from tercet.encoders import ConvEncoderConfig
+from tercet.tasks.task import Task
+from tercet.train.augment import affine, erase, light
+from tercet.train.plan import Settings
+
+__all__ = ["TASK"]
+
+
+def augment(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Mirror, move and turn a little, other light, a part covered."""
+    x_BCHW = affine(x_BCHW, generator, shift=0.06, zoom=(0.9, 1.15), stretch=0.1, degrees=8, flip=True)
+    x_BCHW = light(x_BCHW, generator, contrast=0.3, brightness=0.2, slope=0.2)
+    return erase(x_BCHW, generator, side=0.4)
+
+
+TASK = Task(
+    name="faces",
+    summary="faces, cropped or aligned: one picture a file, one folder a person",
+    front_end=ImageFrontEnd(64, 64, 1),
+    encoder=ConvEncoderConfig(1, 64, 64, pool="flatten"),
+    augment=augment,
+    settings=Settings(minutes=2.0),
+)

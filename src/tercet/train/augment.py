@@ -1,0 +1,126 @@
+"""Small random changes to a batch of training pictures, each picture in its own way.
+
+They work on whole batches in torch, at a small share of the cost of a training step. All numbers are drawn from the
+generator that is passed in, on the CPU, so that they are the same on every device.
+
+Legend: B batch, C channels, H height, W width. Pictures are floats in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+__all__ = ["affine", "erase", "light", "tint"]
+
+
+def affine(
+    x_BCHW: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    shift: float = 0.0,
+    zoom: tuple[float, float] = (1.0, 1.0),
+    stretch: float = 0.0,
+    degrees: float = 0.0,
+    flip: bool = False,
+) -> torch.Tensor:
+    """Shift, zoom, stretch, turn and mirror, in one resampling; the border is continued outwards.
+
+    Args:
+        x_BCHW: Pictures.
+        generator: Source of the draws.
+        shift: Largest shift to each side, as a share of the picture's side.
+        zoom: Range of the enlargement; above 1 shows a part of the picture.
+        stretch: Largest relative change of width against height.
+        degrees: Largest turn to each side.
+        flip: Whether left and right change places in half of the pictures.
+    """
+    batch = len(x_BCHW)
+    angle_B = _between(-degrees, degrees, batch, generator) * (math.pi / 180)
+    zoom_B = torch.exp(_between(math.log(zoom[0]), math.log(zoom[1]), batch, generator))
+    aspect_B = torch.exp(_between(-stretch, stretch, batch, generator) / 2)
+    mirror_B = torch.ones(batch)
+    if flip:
+        mirror_B = mirror_B - 2.0 * (torch.rand(batch, generator=generator) < 0.5)
+    # A turn is one of the picture as it lies, so coordinates, which run from -1 to 1 on both sides, are made square.
+    ratio = x_BCHW.shape[2] / x_BCHW.shape[3]
+    cos_B, sin_B = torch.cos(angle_B) / zoom_B, torch.sin(angle_B) / zoom_B
+    theta_B23 = torch.stack(
+        [
+            torch.stack(
+                [mirror_B * cos_B * aspect_B, -sin_B * ratio, _between(-2 * shift, 2 * shift, batch, generator)], 1
+            ),
+            torch.stack(
+                [mirror_B * sin_B / ratio, cos_B / aspect_B, _between(-2 * shift, 2 * shift, batch, generator)], 1
+            ),
+        ],
+        1,
+    ).to(x_BCHW)
+    grid_BHW2 = torch.nn.functional.affine_grid(theta_B23, list(x_BCHW.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(x_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
+
+
+def light(
+    x_BCHW: torch.Tensor,
+    generator: torch.Generator,
+    *,
+    contrast: float = 0.0,
+    brightness: float = 0.0,
+    slope: float = 0.0,
+) -> torch.Tensor:
+    """Change contrast (a factor), brightness (an offset) and the fall of light across the picture (a plane).
+
+    Args:
+        x_BCHW: Pictures.
+        generator: Source of the draws.
+        contrast: Largest relative change.
+        brightness: Largest offset to each side; the whole range of grey is 2.
+        slope: Largest difference between the centre and an edge.
+    """
+    batch, _, height, width = x_BCHW.shape
+    gain_B = torch.exp(_between(-contrast, contrast, batch, generator))
+    offset_B = _between(-brightness, brightness, batch, generator)
+    gain_B111, offset_B111 = (value.view(-1, 1, 1, 1).to(x_BCHW) for value in (gain_B, offset_B))
+    mean_B111 = x_BCHW.mean(dim=(1, 2, 3), keepdim=True)
+    changed = (x_BCHW - mean_B111) * gain_B111 + (mean_B111 + offset_B111)
+    if slope:
+        down_B, across_B = (_between(-slope, slope, batch, generator).to(x_BCHW) for _ in range(2))
+        down_BH = down_B[:, None] * torch.linspace(-1, 1, height).to(x_BCHW)
+        across_BW = across_B[:, None] * torch.linspace(-1, 1, width).to(x_BCHW)
+        changed = changed + (down_BH[:, None, :, None] + across_BW[:, None, None, :])
+    return changed.clamp_(-1, 1)
+
+
+def tint(x_BCHW: torch.Tensor, generator: torch.Generator, *, strength: float) -> torch.Tensor:
+    """Scale the channels apart, as another white balance does: each by exp(+-strength) at most, black stays black."""
+    batch, channels = x_BCHW.shape[:2]
+    gain_BC = torch.exp(_between(-strength, strength, batch * channels, generator)).view(batch, channels, 1, 1)
+    return ((x_BCHW + 1) * gain_BC.to(x_BCHW) - 1).clamp_(-1, 1)
+
+
+def erase(x_BCHW: torch.Tensor, generator: torch.Generator, *, side: float, share: float = 0.5) -> torch.Tensor:
+    """Cover a rectangle in a share of the pictures with their mean: no single part may carry the identity.
+
+    Args:
+        x_BCHW: Pictures.
+        generator: Source of the draws.
+        side: Largest height and width of the rectangle, as a share of the picture's.
+        share: Share of the pictures that get one.
+    """
+    batch, _, height, width = x_BCHW.shape
+    on_B = torch.rand(batch, generator=generator) < share
+
+    def inside(length: int) -> torch.Tensor:
+        size_B = _between(0.0, side, batch, generator)
+        start_B = torch.rand(batch, generator=generator) * (1 - size_B)
+        at = (torch.arange(length) + 0.5) / length
+        return (at >= start_B[:, None]) & (at < (start_B + size_B)[:, None])
+
+    covered_B1HW = (inside(height)[:, :, None] & inside(width)[:, None, :] & on_B[:, None, None])[:, None]
+    mean_BC11 = x_BCHW.mean(dim=(2, 3), keepdim=True)
+    return torch.where(covered_B1HW.to(x_BCHW.device), mean_BC11, x_BCHW)
+
+
+def _between(low: float, high: float, count: int, generator: torch.Generator) -> torch.Tensor:
+    return low + (high - low) * torch.rand(count, generator=generator)

@@ -1,0 +1,350 @@
+"""The training loop: from a manifest and a plan to a run folder.
+
+    read       every picture decoded once into memory; the steps never wait for a file
+    step       P x K batch -> augment -> encoder -> triplet loss -> AdamW, its learning rate by the budget spent
+    validate   `validations` times: EER and MAP@R on held-out identities; the best weights are kept
+    save       a checkpoint now and then; at the end, or at Ctrl-C, the best weights as a run
+
+Every random draw is a function of the seed and the number of the step. So a training with a budget in epochs gives the
+same weights bit by bit on the same machine, whether it ran through or was stopped and resumed.
+
+Legend: B batch, D embedding width.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tercet.data import Manifest, PKSampler, SampleStore, split_identities
+from tercet.encoders import ConvEncoder
+from tercet.errors import InvalidInput, RunError
+from tercet.evaluate import all_pairs, retrieval, verification
+from tercet.functional import batch_statistics
+from tercet.run import RunSplit, save_model
+from tercet.run.bundle import read_split, write_split
+from tercet.run.files import read_json, write_json
+from tercet.run.model import embed_rows
+from tercet.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from tercet.train.plan import Plan
+from tercet.train.progress import History, OnProgress, TrainingProgress
+from tercet.train.schedule import Budget, learning_rate
+
+__all__ = ["train"]
+
+_LOOK_SECONDS = 0.5  # between two looks at the numbers, which cost a little
+_logger = logging.getLogger(__name__)
+
+
+def train(
+    manifest: Manifest, plan: Plan, out: Path, *, resume: bool = False, on_progress: OnProgress | None = None
+) -> Path:
+    """Train an encoder on the identities of a manifest and write it to a run folder; returns the folder.
+
+    The identities are split by the plan's seed; those for validation choose the best weights, those for the test are
+    not read at all. A picture that cannot be read is skipped and noted in run.json.
+
+    Args:
+        manifest: The samples.
+        plan: Everything else.
+        out: The run folder; must not be there yet, or be empty.
+        resume: Go on where the last checkpoint in `out` stands. Plan and data must be those it was started with;
+            only the budget may be another.
+        on_progress: Told how it goes, a few times a second.
+
+    Raises:
+        RunError: `out` is in the way or cannot be written, does not fit the plan or data on resuming, or the training
+            has diverged.
+        DataError: Too few identities, or no picture that can be read.
+        KeyboardInterrupt: Ctrl-C; the last checkpoint and the best model so far are in `out`.
+    """
+    tell = on_progress or _silent
+    accelerator = Accelerator(mixed_precision="bf16" if plan.settings.precision == "bfloat16" else "no")
+    split = split_identities(manifest, seed=plan.settings.seed)
+    _open_folder(out, plan, resume)
+    seen = manifest.of({*split.train, *split.validation})
+    with SampleStore.read(seen, plan.front_end, spill_dir=out, progress=_read_progress(tell)) as store:
+        run_split = RunSplit(split, {part: _hashes(store, getattr(split, part)) for part in ("train", "validation")})
+        _fix_split(out, run_split)
+        with torch.random.fork_rng(), _ctrl_c_waits() as interrupted:
+            run = _Training(accelerator, store, plan, out, run_split, tell)
+            run.go(interrupted)
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+    return out
+
+
+class _Training:
+    """One training: what it works with, and its steps."""
+
+    def __init__(
+        self, accelerator: Accelerator, store: SampleStore, plan: Plan, out: Path, split: RunSplit, tell: OnProgress
+    ) -> None:
+        settings = plan.settings
+        self.accelerator, self.store, self.plan, self.out, self.split, self.tell = (
+            accelerator,
+            store,
+            plan,
+            out,
+            split,
+            tell,
+        )
+        self.labels_N = store.manifest.labels
+        self.train_rows = _rows_of(store, split.split.train)
+        self.validation_rows = _rows_of(store, split.split.validation)
+        self.sampler = PKSampler(
+            self.labels_N[self.train_rows],
+            identities_per_batch=settings.identities_per_batch,
+            samples_per_identity=settings.samples_per_identity,
+            seed=settings.seed,
+        )
+        self.budget = Budget.of(settings, self.sampler.batches_per_epoch)
+        self.criterion = settings.criterion()
+        torch.manual_seed(settings.seed)
+        self.encoder: nn.Module = ConvEncoder(plan.encoder).to(accelerator.device)
+        self.optimizer = torch.optim.AdamW(_decayed(self.encoder, settings.weight_decay), lr=settings.learning_rate)
+        self.progress, self.best_weights = load_checkpoint(out / "checkpoints", self.encoder, self.optimizer) or (
+            Progress(),
+            None,
+        )
+        self.model, self.stepper = accelerator.prepare(self.encoder, self.optimizer)
+        self.history = History(out / "history.jsonl", self.progress.step)
+
+    def go(self, interrupted: threading.Event) -> None:
+        """Step until the budget is spent or Ctrl-C was pressed, then save."""
+        progress, settings = self.progress, self.plan.settings
+        started = time.monotonic() - progress.elapsed_s
+        looked = saved = time.monotonic()
+        images = 0
+        while self._spent() < 1 and not interrupted.is_set():
+            rows_B = self.train_rows[self.sampler.batch(progress.step)]
+            embeddings_BD, labels_B, loss = self._step(rows_B)
+            progress.step += 1
+            images += len(rows_B)
+            now = time.monotonic()
+            progress.elapsed_s = now - started
+            if now - looked > _LOOK_SECONDS or self._spent() >= 1:
+                self._look(embeddings_BD, labels_B, loss, images / (now - looked))
+                looked, images = now, 0
+            if math.floor(self._spent() * settings.validations) > progress.validations:
+                progress.validations = math.floor(self._spent() * settings.validations)
+                self._validate()
+                looked, images = time.monotonic(), 0
+            if time.monotonic() - saved > settings.checkpoint_seconds:
+                self._checkpoint()
+                saved = time.monotonic()
+            progress.elapsed_s = time.monotonic() - started
+        self._checkpoint()
+        self._save()
+
+    def _spent(self) -> float:
+        return self.budget.spent(self.progress.step, self.progress.elapsed_s)
+
+    def _step(self, rows_B: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """One optimiser step; returns embeddings, labels and loss of the batch."""
+        device = self.accelerator.device
+        seed = int(
+            np.random.SeedSequence([self.plan.settings.seed, self.progress.step]).generate_state(1, np.uint64)[0]
+        )
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)  # for what draws by itself: dropout, mining that samples
+        pictures_BCHW = self.plan.front_end.normalise(self.store.take(rows_B).to(device))
+        labels_B = torch.from_numpy(self.labels_N[rows_B]).to(device)
+        with self.accelerator.autocast():
+            embeddings_BD = self.model(self.plan.augment(pictures_BCHW, generator))
+        try:
+            loss = self.criterion(embeddings_BD, labels_B)
+        except InvalidInput as error:
+            raise self._diverged() from error
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.plan.settings, self._spent())
+        self.accelerator.backward(loss)
+        self.stepper.step()
+        self.stepper.zero_grad()
+        return embeddings_BD.detach(), labels_B, loss.detach()
+
+    def _look(self, embeddings_BD: torch.Tensor, labels_B: torch.Tensor, loss: torch.Tensor, speed: float) -> None:
+        """Tell and note how the batch was."""
+        settings = self.plan.settings
+        numbers = batch_statistics(embeddings_BD.float(), labels_B, margin=settings.margin, distance=settings.distance)
+        at = self._told(
+            "train",
+            loss=float(loss),
+            active_fraction=numbers.active_fraction,
+            mean_positive=numbers.mean_positive,
+            mean_negative=numbers.mean_negative,
+            images_per_second=speed,
+        )
+        self.tell(at)
+        self.history.add(at, learning_rate=self.optimizer.param_groups[0]["lr"])
+
+    def _validate(self) -> None:
+        """Score the held-out identities, and keep the weights if they are the best so far."""
+        progress = self.progress
+        if not len(self.validation_rows):
+            return
+        self._require_finite()
+        x_ND = embed_rows(self.encoder, self.store, self.validation_rows)
+        labels_N = self.labels_N[self.validation_rows]
+        pairs = all_pairs(x_ND, labels_N)
+        eer = verification(pairs.scores, pairs.genuine).eer
+        map_at_r = retrieval(x_ND, labels_N).map_at_r
+        if progress.best_eer is None or (eer, -map_at_r) < (progress.best_eer, -(progress.best_map_at_r or 0.0)):
+            progress.best_eer, progress.best_map_at_r, progress.best_step = eer, map_at_r, progress.step
+            self.best_weights = {name: tensor.clone() for name, tensor in self.encoder.state_dict().items()}
+        at = self._told("validate", validation_eer=eer)
+        self.tell(at)
+        self.history.add(at, validation_map_at_r=map_at_r)
+
+    def _checkpoint(self) -> None:
+        self._require_finite()
+        save_checkpoint(self.out / "checkpoints", self.progress, self.encoder, self.optimizer, self.best_weights)
+
+    def _save(self) -> None:
+        """Write the best weights so far, or without a validation the last ones, as a run."""
+        if self.best_weights is not None:
+            self.encoder.load_state_dict(self.best_weights)
+        manifest, progress = self.store.manifest, self.progress
+        save_model(
+            self.out,
+            task=self.plan.task,
+            seed=self.plan.settings.seed,
+            front_end=self.plan.front_end,
+            encoder=self.encoder,
+            encoder_config=self.plan.encoder.to_json(),
+            split=self.split,
+            training=self.plan.settings.to_json(),
+            data=_summary(manifest, self.split),
+            metrics={
+                "steps": progress.step,
+                "seconds": progress.elapsed_s,
+                "finished": self._spent() >= 1,
+                "validation": {
+                    "eer": progress.best_eer,
+                    "map_at_r": progress.best_map_at_r,
+                    "step": progress.best_step,
+                },
+            },
+        )
+        self.tell(self._told("done"))
+
+    def _told(self, phase: Any, **more: Any) -> TrainingProgress:
+        progress = self.progress
+        known = {
+            "step": progress.step,
+            "fraction_done": min(1.0, self._spent()),
+            "elapsed_s": progress.elapsed_s,
+            "remaining_s": self.budget.remaining_s(progress.step, progress.elapsed_s),
+            "validation_eer": progress.best_eer,
+        }
+        return TrainingProgress(phase, **known | more)
+
+    def _require_finite(self) -> None:
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.encoder.parameters()):
+            raise self._diverged()
+
+    def _diverged(self) -> RunError:
+        return RunError(
+            f"{self.out}: training diverged at step {self.progress.step}: the weights are no longer finite; "
+            "try a lower learning rate"
+        )
+
+
+def _decayed(encoder: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups: matrices and kernels decay, scales and offsets do not."""
+    matrices = [parameter for parameter in encoder.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in encoder.parameters() if parameter.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _open_folder(out: Path, plan: Plan, resume: bool) -> None:
+    """Start a run folder with its plan, or see that the one there was started with the same."""
+    if not resume:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise RunError(f"{out}: is there already; choose another --out, or go on with --resume")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{out}: cannot be made ({error.strerror or error})") from error
+    elif not (out / "plan.json").is_file():
+        raise RunError(f"{out}: nothing to resume here (no plan.json)")
+    else:
+        given, started = _flat(plan.to_json()), _flat(read_json(out / "plan.json"))
+        for key in sorted(given.keys() | started.keys()):
+            if given.get(key) != started.get(key) and key not in ("settings.minutes", "settings.epochs"):
+                raise RunError(f"{out}: was started with {key}={started.get(key)!r}, not {given.get(key)!r}")
+    write_json(out / "plan.json", plan.to_json())
+
+
+def _fix_split(out: Path, split: RunSplit) -> None:
+    """Write who is trained on and their files' checksums; on resuming see that they are the same."""
+    if (out / "split.json").is_file() and read_split(out) != split:
+        raise RunError(f"{out}: the data are not those that this training was started with")
+    write_split(out, split)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _rows_of(store: SampleStore, identities: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    wanted = frozenset(identities)
+    return np.array([n for n, row in enumerate(store.manifest.rows) if row.identity in wanted], dtype=np.int64)
+
+
+def _hashes(store: SampleStore, identities: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(store.hashes[row] for row in _rows_of(store, identities))
+
+
+def _summary(manifest: Manifest, split: RunSplit) -> dict[str, Any]:
+    return {
+        "path": str(manifest.root),
+        "identities": {part: len(getattr(split.split, part)) for part in ("train", "validation", "test")},
+        "samples": {part: len(hashes) for part, hashes in split.hashes.items()},
+        "skipped": [{"path": skipped.path, "reason": skipped.reason} for skipped in manifest.skipped],
+    }
+
+
+def _read_progress(tell: OnProgress) -> Any:
+    return lambda done, total: tell(TrainingProgress("read", step=done, fraction_done=done / total))
+
+
+def _silent(progress: TrainingProgress) -> None:
+    """Tell nobody."""
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[threading.Event]:
+    """Within, Ctrl-C sets the event instead of breaking into a step; a second Ctrl-C breaks in."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed  # signals go to the main thread alone
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,146 @@
+"""What to train and how: the plan of one run, all of it JSON but the augmentation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, final
+
+import torch
+
+from tercet.data.images import ImageFrontEnd
+from tercet.encoders import ConvEncoderConfig
+from tercet.errors import InvalidInput, InvalidOption
+from tercet.losses import TripletLoss
+
+__all__ = ["Augment", "Plan", "Settings"]
+
+Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+"""(x [B, C, H, W] float in [-1, 1], generator on the CPU) -> the same shape, each picture changed in its own way."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to train. One of `minutes` and `epochs` is set.
+
+    Args:
+        seed: Every random draw follows from it: split, initial weights, batches, augmentation.
+        identities_per_batch: P identities in a batch ...
+        samples_per_identity: ... with K samples each.
+        margin: Of the triplet loss; a number, or "soft".
+        distance: Of the triplet loss.
+        mining: Which triplets of a batch count.
+        reduction: How their losses become one number.
+        learning_rate: Peak of the schedule.
+        weight_decay: Decoupled, as in AdamW.
+        warmup: Share of the budget in which the learning rate rises; after it falls along half a cosine to zero.
+        minutes: Budget as a time; what one gets depends on the machine.
+        epochs: Budget as passes over the data; the same on every repetition.
+        validations: How often the held-out identities are scored; the best weights are kept.
+        checkpoint_seconds: Time between two checkpoints.
+        precision: "float32", or "bfloat16" (mixed precision).
+
+    Raises:
+        InvalidInput: A number out of range, or not exactly one budget.
+        InvalidOption: An unknown option of the loss or the precision.
+    """
+
+    seed: int = 0
+    identities_per_batch: int = 16
+    samples_per_identity: int = 4
+    margin: float | Literal["soft"] = 0.2
+    distance: str = "squared"
+    mining: str = "semihard"
+    reduction: str = "active"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    minutes: float | None = None
+    epochs: float | None = None
+    validations: int = 20
+    checkpoint_seconds: float = 30.0
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.epochs is None):
+            raise InvalidInput("minutes, epochs: give one of them")
+        for name, least in (("identities_per_batch", 2), ("samples_per_identity", 2), ("validations", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise InvalidInput(f"{name}={value!r} must be a whole number of {least} or more")
+        for name in ("minutes", "epochs", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not (_is_number(value) and value > 0):
+                raise InvalidInput(f"{name}={value!r} must be a number above 0")
+        for name in ("weight_decay", "checkpoint_seconds"):
+            value = getattr(self, name)
+            if not (_is_number(value) and value >= 0):
+                raise InvalidInput(f"{name}={value!r} must be a number of 0 or more")
+        if not (_is_number(self.warmup) and 0 <= self.warmup < 1):
+            raise InvalidInput(f"warmup={self.warmup!r} must be a share, from 0 to below 1")
+        if self.precision not in ("float32", "bfloat16"):
+            raise InvalidOption.unknown("precision", self.precision, ["float32", "bfloat16"])
+        self.criterion()
+
+    def criterion(self) -> TripletLoss:
+        """The loss that these settings name."""
+        return TripletLoss(self.margin, self.distance, self.mining, self.reduction)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Settings:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InvalidInput: A key that is missing or unknown, or a value out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            raise InvalidInput(f"settings: keys {sorted(values)} where {sorted(known)} are needed")
+        return cls(**values)
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a training needs beside the data.
+
+    Args:
+        task: Name of the task.
+        front_end: Turns a file into a picture.
+        encoder: Shape of the network.
+        augment: Changes a batch of training pictures at random.
+        settings: How to train.
+
+    Raises:
+        InvalidInput: The front end does not make what the encoder takes.
+    """
+
+    task: str
+    front_end: ImageFrontEnd
+    encoder: ConvEncoderConfig
+    augment: Augment
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        takes = (self.encoder.channels, self.encoder.height, self.encoder.width)
+        if self.front_end.shape != takes:
+            raise InvalidInput(f"front_end: makes {self.front_end.shape}, the encoder takes {takes}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON values; the task's name stands for the augmentation."""
+        return {
+            "task": self.task,
+            "front_end": self.front_end.to_json(),
+            "encoder": self.encoder.to_json(),
+            "settings": self.settings.to_json(),
+        }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
