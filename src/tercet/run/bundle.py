@@ -76,8 +76,8 @@ def save_model(
     task: str,
     seed: int,
     front_end: ImageFrontEnd,
-    encoder: nn.Module,
-    encoder_config: Mapping[str, Any],
+    encoder: Mapping[str, Any],
+    weights: Mapping[str, torch.Tensor],
     split: RunSplit,
     training: Mapping[str, Any],
     data: Mapping[str, Any],
@@ -90,8 +90,8 @@ def save_model(
         task: Name of the task.
         seed: What every random draw of the training came from.
         front_end: Turns a file into the encoder's input.
-        encoder: The trained network; left in the mode it came in.
-        encoder_config: What `build_encoder` builds it from.
+        encoder: The configuration that `build_encoder` builds the network from.
+        weights: The trained network's weights (its `state_dict`).
         split: Identities and file checksums.
         training: The settings of the training.
         data: A summary of the data: where they were, how many, what was skipped.
@@ -104,10 +104,12 @@ def save_model(
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{path}: cannot be made ({error.strerror or error})") from error
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    fingerprint = fingerprint_of(front_end, encoder_config, weights)
+    # Built anew, on the CPU and in full precision: the network that whoever loads the run will have.
+    network = build_encoder(encoder)
+    network.load_state_dict(weights)
+    fingerprint = fingerprint_of(front_end, encoder, weights)
     write_split(path, split)
-    write_tensors(path / "golden.safetensors", {"vectors": _golden(front_end, encoder)})
+    write_tensors(path / "golden.safetensors", {"vectors": _golden(front_end, network.eval())})
     write_json(path / "metrics.json", metrics)
     weights_sha256 = write_tensors(path / "weights.safetensors", weights)
     config = {
@@ -118,7 +120,7 @@ def save_model(
         "seed": seed,
         "fingerprint": fingerprint,
         "front_end": front_end.to_json(),
-        "encoder": dict(encoder_config),
+        "encoder": dict(encoder),
         "weights_sha256": weights_sha256,
         "training": dict(training),
         "data": dict(data),
@@ -228,9 +230,5 @@ def _golden(front_end: ImageFrontEnd, encoder: nn.Module) -> torch.Tensor:
     channels, height, width = front_end.shape
     channel, row, column = np.meshgrid(np.arange(channels), np.arange(height), np.arange(width), indexing="ij")
     waves = [((row * (3 + wave) + column * (7 - wave) + 40 * channel * wave) % 256) for wave in range(4)]
-    device = next(encoder.parameters()).device
-    training = encoder.training
-    encoder.eval()
-    vectors: torch.Tensor = encoder(front_end.normalise(torch.from_numpy(np.stack(waves).astype(np.uint8))).to(device))
-    encoder.train(training)
-    return vectors.float().cpu()
+    vectors_4D: torch.Tensor = encoder(front_end.normalise(torch.from_numpy(np.stack(waves).astype(np.uint8))))
+    return vectors_4D

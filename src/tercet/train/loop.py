@@ -13,15 +13,11 @@ Legend: B batch, D embedding width.
 
 from __future__ import annotations
 
-import logging
 import math
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -30,16 +26,16 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from tercet.data import Manifest, PKSampler, SampleStore, split_identities
+from tercet.data import Manifest, PKSampler, SampleStore, Skipped, split_identities
 from tercet.encoders import ConvEncoder
 from tercet.errors import InvalidInput, RunError
 from tercet.evaluate import all_pairs, retrieval, verification
 from tercet.functional import batch_statistics
 from tercet.run import RunSplit, save_model
-from tercet.run.bundle import read_split, write_split
-from tercet.run.files import read_json, write_json
 from tercet.run.model import embed_rows
 from tercet.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from tercet.train.folder import fix_split, open_folder
+from tercet.train.interrupt import ctrl_c_waits
 from tercet.train.plan import Plan
 from tercet.train.progress import History, OnProgress, TrainingProgress
 from tercet.train.schedule import Budget, learning_rate
@@ -47,7 +43,7 @@ from tercet.train.schedule import Budget, learning_rate
 __all__ = ["train"]
 
 _LOOK_SECONDS = 0.5  # between two looks at the numbers, which cost a little
-_logger = logging.getLogger(__name__)
+_MOST_VALIDATED = 2048  # samples; more would take time from the training and change little
 
 
 def train(
@@ -75,14 +71,13 @@ def train(
     tell = on_progress or _silent
     accelerator = Accelerator(mixed_precision="bf16" if plan.settings.precision == "bfloat16" else "no")
     split = split_identities(manifest, seed=plan.settings.seed)
-    _open_folder(out, plan, resume)
+    open_folder(out, plan, resume=resume)
     seen = manifest.of({*split.train, *split.validation})
     with SampleStore.read(seen, plan.front_end, spill_dir=out, progress=_read_progress(tell)) as store:
         run_split = RunSplit(split, {part: _hashes(store, getattr(split, part)) for part in ("train", "validation")})
-        _fix_split(out, run_split)
-        with torch.random.fork_rng(), _ctrl_c_waits() as interrupted:
-            run = _Training(accelerator, store, plan, out, run_split, tell)
-            run.go(interrupted)
+        fix_split(out, run_split)
+        with torch.random.fork_rng(devices=[]), ctrl_c_waits() as interrupted:
+            _Training(accelerator, store, plan, out, run_split, manifest.skipped, tell).go(interrupted)
         if interrupted.is_set():
             raise KeyboardInterrupt
     return out
@@ -92,20 +87,22 @@ class _Training:
     """One training: what it works with, and its steps."""
 
     def __init__(
-        self, accelerator: Accelerator, store: SampleStore, plan: Plan, out: Path, split: RunSplit, tell: OnProgress
+        self,
+        accelerator: Accelerator,
+        store: SampleStore,
+        plan: Plan,
+        out: Path,
+        split: RunSplit,
+        skipped: tuple[Skipped, ...],
+        tell: OnProgress,
     ) -> None:
         settings = plan.settings
-        self.accelerator, self.store, self.plan, self.out, self.split, self.tell = (
-            accelerator,
-            store,
-            plan,
-            out,
-            split,
-            tell,
-        )
+        self.accelerator, self.store, self.plan = accelerator, store, plan
+        self.out, self.split, self.tell = out, split, tell
+        self.skipped = skipped + store.manifest.skipped
         self.labels_N = store.manifest.labels
         self.train_rows = _rows_of(store, split.split.train)
-        self.validation_rows = _rows_of(store, split.split.validation)
+        self.validation_rows = _some_identities(store, split.split.validation, _MOST_VALIDATED)
         self.sampler = PKSampler(
             self.labels_N[self.train_rows],
             identities_per_batch=settings.identities_per_batch,
@@ -117,16 +114,16 @@ class _Training:
         torch.manual_seed(settings.seed)
         self.encoder: nn.Module = ConvEncoder(plan.encoder).to(accelerator.device)
         self.optimizer = torch.optim.AdamW(_decayed(self.encoder, settings.weight_decay), lr=settings.learning_rate)
-        self.progress, self.best_weights = load_checkpoint(out / "checkpoints", self.encoder, self.optimizer) or (
-            Progress(),
-            None,
-        )
+        self.progress = Progress()
+        self.best_weights: dict[str, torch.Tensor] | None = None
+        if found := load_checkpoint(out / "checkpoints", self.encoder, self.optimizer):
+            self.progress, self.best_weights = found
         self.model, self.stepper = accelerator.prepare(self.encoder, self.optimizer)
         self.history = History(out / "history.jsonl", self.progress.step)
 
     def go(self, interrupted: threading.Event) -> None:
         """Step until the budget is spent or Ctrl-C was pressed, then save."""
-        progress, settings = self.progress, self.plan.settings
+        progress, settings, first = self.progress, self.plan.settings, self.progress.step
         started = time.monotonic() - progress.elapsed_s
         looked = saved = time.monotonic()
         images = 0
@@ -148,7 +145,8 @@ class _Training:
                 self._checkpoint()
                 saved = time.monotonic()
             progress.elapsed_s = time.monotonic() - started
-        self._checkpoint()
+        if progress.step > first:
+            self._checkpoint()
         self._save()
 
     def _spent(self) -> float:
@@ -157,11 +155,8 @@ class _Training:
     def _step(self, rows_B: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """One optimiser step; returns embeddings, labels and loss of the batch."""
         device = self.accelerator.device
-        seed = int(
-            np.random.SeedSequence([self.plan.settings.seed, self.progress.step]).generate_state(1, np.uint64)[0]
-        )
-        generator = torch.Generator().manual_seed(seed)
-        torch.manual_seed(seed)  # for what draws by itself: dropout, mining that samples
+        generator = torch.Generator().manual_seed(_seed_of(self.plan.settings.seed, self.progress.step))
+        torch.manual_seed(generator.initial_seed())  # for what draws by itself: dropout, mining that samples
         pictures_BCHW = self.plan.front_end.normalise(self.store.take(rows_B).to(device))
         labels_B = torch.from_numpy(self.labels_N[rows_B]).to(device)
         with self.accelerator.autocast():
@@ -216,19 +211,17 @@ class _Training:
 
     def _save(self) -> None:
         """Write the best weights so far, or without a validation the last ones, as a run."""
-        if self.best_weights is not None:
-            self.encoder.load_state_dict(self.best_weights)
-        manifest, progress = self.store.manifest, self.progress
+        progress = self.progress
         save_model(
             self.out,
             task=self.plan.task,
             seed=self.plan.settings.seed,
             front_end=self.plan.front_end,
-            encoder=self.encoder,
-            encoder_config=self.plan.encoder.to_json(),
+            encoder=self.plan.encoder.to_json(),
+            weights=self.best_weights or self.encoder.state_dict(),
             split=self.split,
             training=self.plan.settings.to_json(),
-            data=_summary(manifest, self.split),
+            data=_summary(self.store.manifest.root, self.split, self.skipped),
             metrics={
                 "steps": progress.step,
                 "seconds": progress.elapsed_s,
@@ -264,6 +257,11 @@ class _Training:
         )
 
 
+def _seed_of(seed: int, step: int) -> int:
+    """The seed of a step's draws: far apart for neighbouring steps and seeds."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint32)[0])
+
+
 def _decayed(encoder: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups: matrices and kernels decay, scales and offsets do not."""
     matrices = [parameter for parameter in encoder.parameters() if parameter.ndim > 1]
@@ -271,80 +269,41 @@ def _decayed(encoder: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def _open_folder(out: Path, plan: Plan, resume: bool) -> None:
-    """Start a run folder with its plan, or see that the one there was started with the same."""
-    if not resume:
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            raise RunError(f"{out}: is there already; choose another --out, or go on with --resume")
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{out}: cannot be made ({error.strerror or error})") from error
-    elif not (out / "plan.json").is_file():
-        raise RunError(f"{out}: nothing to resume here (no plan.json)")
-    else:
-        given, started = _flat(plan.to_json()), _flat(read_json(out / "plan.json"))
-        for key in sorted(given.keys() | started.keys()):
-            if given.get(key) != started.get(key) and key not in ("settings.minutes", "settings.epochs"):
-                raise RunError(f"{out}: was started with {key}={started.get(key)!r}, not {given.get(key)!r}")
-    write_json(out / "plan.json", plan.to_json())
-
-
-def _fix_split(out: Path, split: RunSplit) -> None:
-    """Write who is trained on and their files' checksums; on resuming see that they are the same."""
-    if (out / "split.json").is_file() and read_split(out) != split:
-        raise RunError(f"{out}: the data are not those that this training was started with")
-    write_split(out, split)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
 def _rows_of(store: SampleStore, identities: tuple[str, ...]) -> npt.NDArray[np.int64]:
     wanted = frozenset(identities)
     return np.array([n for n, row in enumerate(store.manifest.rows) if row.identity in wanted], dtype=np.int64)
+
+
+def _some_identities(store: SampleStore, identities: tuple[str, ...], most: int) -> npt.NDArray[np.int64]:
+    """The rows of as many whole identities as fit into `most` samples, evenly taken from all of them.
+
+    None where unreadable files leave nothing to score.
+    """
+    rows_N = _rows_of(store, identities)
+    if len(rows_N) > most:
+        count = max(2, len(identities) * most // len(rows_N))
+        rows_N = _rows_of(store, tuple(identities[i * len(identities) // count] for i in range(count)))
+    samples_I = np.unique(store.manifest.labels[rows_N], return_counts=True)[1]
+    both_kinds = len(samples_I) > 1 and samples_I.max() > 1  # of pairs, without which nothing can be scored
+    return rows_N if both_kinds else rows_N[:0]
 
 
 def _hashes(store: SampleStore, identities: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(store.hashes[row] for row in _rows_of(store, identities))
 
 
-def _summary(manifest: Manifest, split: RunSplit) -> dict[str, Any]:
+def _summary(root: Path, split: RunSplit, skipped: tuple[Skipped, ...]) -> dict[str, Any]:
     return {
-        "path": str(manifest.root),
+        "path": str(root),
         "identities": {part: len(getattr(split.split, part)) for part in ("train", "validation", "test")},
         "samples": {part: len(hashes) for part, hashes in split.hashes.items()},
-        "skipped": [{"path": skipped.path, "reason": skipped.reason} for skipped in manifest.skipped],
+        "skipped": [{"path": entry.path, "reason": entry.reason} for entry in skipped],
     }
 
 
-def _read_progress(tell: OnProgress) -> Any:
+def _read_progress(tell: OnProgress) -> Callable[[int, int], None]:
     return lambda done, total: tell(TrainingProgress("read", step=done, fraction_done=done / total))
 
 
 def _silent(progress: TrainingProgress) -> None:
     """Tell nobody."""
-
-
-@contextmanager
-def _ctrl_c_waits() -> Iterator[threading.Event]:
-    """Within, Ctrl-C sets the event instead of breaking into a step; a second Ctrl-C breaks in."""
-    pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield pressed  # signals go to the main thread alone
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield pressed
-    finally:
-        signal.signal(signal.SIGINT, before)

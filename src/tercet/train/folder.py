@@ -1,0 +1,57 @@
+"""A run folder while it is trained into: started once, resumed only with the plan and the data it was started with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tercet.errors import RunError
+from tercet.run import RunSplit
+from tercet.run.bundle import read_split, write_split
+from tercet.run.files import read_json, write_json
+from tercet.train.plan import Plan
+
+__all__ = ["fix_split", "open_folder"]
+
+_MAY_CHANGE = ("settings.minutes", "settings.epochs")  # a longer budget lets a finished training go on
+
+
+def open_folder(out: Path, plan: Plan, *, resume: bool) -> None:
+    """Start a run folder with its plan, or see that the one there was started with the same.
+
+    Raises:
+        RunError: Something is in the way, there is nothing to resume, the plan is another, or it cannot be written.
+    """
+    if not resume:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise RunError(f"{out}: is there already; choose another --out, or go on with --resume")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{out}: cannot be made ({error.strerror or error})") from error
+    elif not (out / "plan.json").is_file():
+        raise RunError(f"{out}: nothing to resume here (no plan.json)")
+    else:
+        given, started = _flat(plan.to_json()), _flat(read_json(out / "plan.json"))
+        for key in sorted(given.keys() | started.keys()):
+            if given.get(key) != started.get(key) and key not in _MAY_CHANGE:
+                raise RunError(f"{out}: was started with {key}={started.get(key)!r}, not {given.get(key)!r}")
+    write_json(out / "plan.json", plan.to_json())
+
+
+def fix_split(out: Path, split: RunSplit) -> None:
+    """Write who is trained on and the checksums of their files; on resuming see that they are the same.
+
+    Raises:
+        RunError: The data have changed, or it cannot be written.
+    """
+    if (out / "split.json").is_file() and read_split(out) != split:
+        raise RunError(f"{out}: the data are not those that this training was started with")
+    write_split(out, split)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
