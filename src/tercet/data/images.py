@@ -57,6 +57,10 @@ _TRANSPOSES = {
 _LARGEST_SIDE = 4096
 
 
+class _Unsupported(Exception):
+    """A sound picture of a kind that has no fixed meaning in 8 bits."""
+
+
 @dataclass(frozen=True)
 class ImageFrontEnd:
     """Turns a picture into uint8 [C, H, W], and a batch of those into the network's float32 input.
@@ -123,16 +127,15 @@ class ImageFrontEnd:
             DataError: where there is no such file, it cannot be read, or it is too large.
         """
         try:
-            if not stat.S_ISREG(path.stat().st_mode):
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
                 raise DataError(f"{path}: is not a file")
+            if found.st_size > self.max_bytes:
+                raise DataError(f"{path}: is larger than {self.max_bytes} bytes")
             with path.open("rb") as file:
-                # One byte more than allowed tells a file that is too large, whatever its size said before.
-                blob = file.read(self.max_bytes + 1)
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}") from error
-        if len(blob) > self.max_bytes:
-            raise DataError(f"{path}: is larger than {self.max_bytes} bytes")
-        return blob
+                return file.read(found.st_size)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
     def decode_bytes(self, blob: bytes, name: str) -> npt.NDArray[np.uint8]:
         """The picture in `blob` as uint8 [C, H, W]; `name` is what an error calls it.
@@ -153,11 +156,15 @@ class ImageFrontEnd:
                     f"{name}: {image.width} x {image.height} pixels are more than the {self.max_pixels} allowed"
                 )
             return self._to_array(image)
+        except _Unsupported as error:
+            raise DataError(f"{name}: {error}") from error
         except (DataError, MemoryError):
             raise
         except Exception as error:
             # Decoders raise all sorts on damaged bytes: OSError, SyntaxError, ValueError, struct.error, zlib.error ...
-            raise DataError(f"{name}: the image is damaged or cut off ({error})") from error
+            raise DataError(
+                f"{name}: the image is damaged or cut off ({str(error) or type(error).__name__})"
+            ) from error
 
     def normalise(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """The network's input: (x / 255 - 0.5) / 0.5, float32 in [-1, 1], on the device of `x_BCHW` (uint8)."""
@@ -200,10 +207,10 @@ class ImageFrontEnd:
         size = (self.height, self.width) if orientation >= 5 else (self.width, self.height)
         mode = "L" if self.channels == 1 else "RGB"
         plain = _opaque_8_bit(image)
-        if mode == "L":
-            plain = plain.convert("L")
+        if mode == "L" and plain.mode != mode:
+            plain = plain.convert(mode)
         upright = _upright(self._resized(plain, size), orientation)
-        array = np.asarray(upright.convert(mode))
+        array = np.asarray(upright if upright.mode == mode else upright.convert(mode))
         return array[None] if mode == "L" else np.ascontiguousarray(array.transpose(2, 0, 1))
 
     def _resized(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -258,7 +265,7 @@ def _opaque_8_bit(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         return _from_16_bit(np.asarray(image), image.info.get("transparency"))
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no known range")
+        raise _Unsupported("floating-point pixels have no known range")
     if image.has_transparency_data:
         over = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
@@ -269,7 +276,7 @@ def _opaque_8_bit(image: Image.Image) -> Image.Image:
 
 def _from_16_bit(wide: npt.NDArray[np.integer], transparent: object) -> Image.Image:
     if wide.min() < 0 or wide.max() > 65535:
-        raise ValueError("32-bit pixels have no known range")
+        raise _Unsupported("32-bit pixels have no known range")
     grey = ((wide.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if isinstance(transparent, int):
         grey[wide == transparent] = 255

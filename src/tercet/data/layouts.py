@@ -73,14 +73,8 @@ def _read_folders(path: Path, suffixes: frozenset[str]) -> Manifest:
     folders = [entry for entry in entries if entry.is_dir()]
     if not folders:
         loose = sum(entry.suffix.lower() in suffixes for entry in entries)
-        raise DataError(
-            f"{path}: has no folder per identity"
-            + (
-                f", but {loose} loose sample{'s' * (loose > 1)}; put those of each identity in a folder"
-                if loose
-                else ""
-            )
-        )
+        hint = f", but loose samples ({loose}); put those of each identity in a folder" if loose else ""
+        raise DataError(f"{path}: has no folder per identity{hint}")
     rows: list[Row] = []
     skipped: list[Skipped] = []
     for folder in folders:
@@ -89,14 +83,17 @@ def _read_folders(path: Path, suffixes: frozenset[str]) -> Manifest:
         before = len(rows)
         for file, reason in _files_below(folder):
             name = file.relative_to(root).as_posix()
+            shown = _printable(name)
             if reason:
-                skipped.append(Skipped(name, reason))
+                skipped.append(Skipped(shown, reason))
+            elif shown != name:
+                skipped.append(Skipped(shown, "the name is not UTF-8"))
             elif file.suffix.lower() in suffixes:
                 rows.append(Row(file, identity))
             else:
                 skipped.append(Skipped(name, _wrong_suffix(file, suffixes)))
         if len(rows) == before:
-            skipped.append(Skipped(folder.name, "a folder without a sample"))
+            skipped.append(Skipped(_printable(folder.name), "a folder without a sample"))
     if not rows:
         raise DataError(f"{path}: no sample in its {len(folders)} folder(s); looked for {_listed(suffixes)}")
     return Manifest(root, tuple(rows), tuple(skipped))
@@ -222,6 +219,11 @@ def _resolve(text: str, root: Path, where: str) -> Path:
 
 def _wrong_suffix(file: Path, suffixes: frozenset[str]) -> str:
     return f"suffix {file.suffix!r} is not one of {_listed(suffixes)}" if file.suffix else "has no suffix"
+
+
+def _printable(name: str) -> str:
+    """The name, with what could be neither printed nor written to JSON escaped."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def _listed(suffixes: frozenset[str]) -> str:

@@ -18,7 +18,7 @@ _FEWEST_FOR_VALIDATION = 6
 
 @dataclass(frozen=True)
 class Split:
-    """Identities in three disjoint parts, each sorted; `validation` may be empty."""
+    """Identities in three disjoint parts; `validation` may be empty."""
 
     seed: int
     train: tuple[str, ...]
@@ -83,18 +83,17 @@ def split_identities(manifest: Manifest, *, seed: int, validation: float = 0.15,
         only = ", ".join(repr(identity) for identity in counts) or "none"
         raise DataError(f"{manifest.root}: needs two identities at the very least, and has {len(counts)} ({only})")
     parts = _given(manifest)
-    named = {part for part in _PARTS if parts[part]} if any(row.split for row in manifest.rows) else {"train"}
+    named = {part for part in _PARTS if parts[part]}
     multiple = _shuffled((name for name in parts["train"] if counts[name] > 1), seed)
     single = _shuffled((name for name in parts["train"] if counts[name] == 1), seed)
-    few = sum(count > 1 for count in counts.values()) < _FEWEST_FOR_VALIDATION
-    for part, share in (("test", test), ("validation", 0.0 if few else validation)):
-        if part not in named and share:
-            # Shares are of all identities, so that a part does not shrink because another was taken first.
-            wanted = max(2, _share(share, sum(count > 1 for count in counts.values())))
-            parts[part] = multiple[:wanted] + single[: _share(share, sum(count == 1 for count in counts.values()))]
-            taken = set(parts[part])
-            multiple = [name for name in multiple if name not in taken]
-            single = [name for name in single if name not in taken]
+    # Shares are of all that is divided, so that a part does not shrink because another was taken first.
+    of_multiple, of_single = len(multiple), len(single)
+    for part, share in (("test", test), ("validation", validation)):
+        if part in named or not share or (part == "validation" and of_multiple < _FEWEST_FOR_VALIDATION):
+            continue
+        several, ones = max(2, _share(share, of_multiple)), _share(share, of_single)
+        parts[part] = multiple[:several] + single[:ones]
+        multiple, single = multiple[several:], single[ones:]
     parts["train"] = multiple + single
     _check_enough(manifest, counts, parts)
     return Split(seed, *(tuple(sorted(parts[part])) for part in _PARTS))
@@ -132,10 +131,12 @@ def _check_enough(manifest: Manifest, counts: Mapping[str, int], parts: Mapping[
     def multiple(part: str) -> int:
         return sum(counts[name] > 1 for name in parts[part])
 
-    if len(parts["train"]) < 2 or multiple("train") < 1 or multiple("test") < 2:
+    enough_to_validate = not parts["validation"] or multiple("validation") >= 2
+    if len(parts["train"]) < 2 or multiple("train") < 1 or multiple("test") < 2 or not enough_to_validate:
         raise DataError(
             f"{manifest.root}: too few identities with two or more samples to train and to test on different ones:"
             f" {sum(count > 1 for count in counts.values())} of {len(counts)} identities have two or more;"
             f" train gets {len(parts['train'])} identities ({multiple('train')} of them with two or more),"
-            f" test {len(parts['test'])} ({multiple('test')})"
+            f" validation {len(parts['validation'])} ({multiple('validation')}), test {len(parts['test'])}"
+            f" ({multiple('test')})"
         )

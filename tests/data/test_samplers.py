@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tercet.data import PKSampler
+from tercet.errors import InvalidInput
+
+
+@st.composite
+def cases(draw: st.DrawFn, most: int = 9) -> tuple[np.ndarray, PKSampler]:
+    """Labels in any order with gaps, identities of 1 to `most` samples, at least one of them with two."""
+    counts = draw(st.lists(st.integers(1, most), min_size=2, max_size=25).filter(lambda counts: max(counts) >= 2))
+    names = draw(st.lists(st.integers(0, 10**6), min_size=len(counts), max_size=len(counts), unique=True))
+    labels = np.random.default_rng(draw(st.integers(0, 99))).permutation(np.repeat(names, counts))
+    sampler = PKSampler(
+        labels,
+        identities_per_batch=draw(st.integers(2, 12)),
+        samples_per_identity=draw(st.integers(2, 5)),
+        seed=draw(st.integers(0, 2**63)),
+    )
+    return labels, sampler
+
+
+@given(case=cases(), step=st.integers(0, 2**40))
+def test_every_batch_has_p_identities_with_k_different_samples_or_all_there_are(case, step):
+    labels, sampler = case
+    rows = sampler.batch(step)
+    assert rows.dtype == np.int64
+    assert len(set(rows.tolist())) == len(rows), "a row twice"
+    drawn, there = Counter(labels[rows].tolist()), Counter(labels.tolist())
+    assert len(drawn) == sampler.identities_per_batch >= 2
+    for identity, count in drawn.items():
+        assert count == min(there[identity], sampler.samples_per_identity), "an identity twice, or cut short"
+    assert max(drawn.values()) >= 2, "no positive pair"
+
+
+@given(case=cases(), step=st.integers(0, 1000))
+def test_a_batch_is_a_pure_function_of_seed_and_step(case, step):
+    labels, sampler = case
+    wanted = sampler.batch(step).tolist()
+    for other in (0, step + 1, 3 * step):
+        sampler.batch(other)
+    again = PKSampler(
+        labels,
+        identities_per_batch=sampler.identities_per_batch,
+        samples_per_identity=sampler.samples_per_identity,
+        seed=sampler._seed,
+    )
+    assert sampler.batch(step).tolist() == wanted == again.batch(step).tolist()
+
+
+@settings(max_examples=40)
+@given(case=cases(), start=st.integers(0, 5))
+def test_a_round_visits_every_identity_and_a_cycle_uses_every_sample(case, start):
+    labels, sampler = case
+
+    def rows_of_round(round_: int) -> list[int]:
+        first = round_ * sampler.batches_per_round
+        return np.concatenate([sampler.batch(first + b) for b in range(sampler.batches_per_round)]).tolist()
+
+    rounds = -(-max(Counter(labels.tolist()).values()) // sampler.samples_per_identity)
+    seen = {round_: rows_of_round(round_) for round_ in range(start * rounds, (start + 1) * rounds)}
+    for rows in seen.values():
+        assert set(labels[rows]) == set(labels)
+    for identity, count in Counter(labels.tolist()).items():
+        cycle = -(-count // sampler.samples_per_identity)
+        # The identity's own cycles start at multiples of its length; the first whole one inside this stretch.
+        first = -(-start * rounds // cycle) * cycle
+        if first + cycle <= (start + 1) * rounds:
+            used = {row for round_ in range(first, first + cycle) for row in seen[round_] if labels[row] == identity}
+            assert len(used) == count
+
+
+def test_rounds_and_cycles_are_reshuffled():
+    labels = np.repeat(np.arange(20), 8)
+    sampler = PKSampler(labels, identities_per_batch=5, samples_per_identity=4, seed=0)
+    assert sampler.batches_per_round == 4
+    company = {tuple(sorted(set(labels[sampler.batch(4 * r)]))) for r in range(20)}
+    assert len(company) > 15
+    halves = {
+        frozenset(row for b in range(4) for row in sampler.batch(4 * r + b).tolist() if labels[row] == 0)
+        for r in range(0, 20, 2)
+    }
+    assert len(halves) > 5, "each cycle of two rounds cuts the eight samples differently"
+    other = PKSampler(labels, identities_per_batch=5, samples_per_identity=4, seed=1)
+    assert other.batch(0).tolist() != sampler.batch(0).tolist()
+
+
+def test_within_a_cycle_no_sample_comes_twice_where_the_chunks_are_full():
+    labels = np.repeat([3, 8], 12)
+    sampler = PKSampler(labels, identities_per_batch=2, samples_per_identity=4, seed=5)
+    rows = np.concatenate([sampler.batch(step) for step in range(3)])
+    assert sorted(rows.tolist()) == list(range(24))
+
+
+def test_few_pairs_among_many_single_samples_are_spread_over_all_batches():
+    labels = np.concatenate([np.arange(200), [0, 1, 1, 2, 2, 2, 2, 2, 2]])
+    sampler = PKSampler(labels, identities_per_batch=8, samples_per_identity=2, seed=0)
+    assert sampler.batches_per_round == -(-197 // 7)
+    seen: Counter[int] = Counter()
+    for step in range(sampler.batches_per_round):
+        drawn = Counter(labels[sampler.batch(step)].tolist())
+        assert max(drawn.values()) == 2
+        assert len(drawn) == 8
+        seen.update(drawn.keys())
+    assert set(seen) == set(range(200))
+    # The three take turns in the place that is kept for them, and fill up the batches that run short.
+    assert min(seen[identity] for identity in (0, 1, 2)) >= 29 // 3
+    assert sum(seen[identity] for identity in (0, 1, 2)) == 8 * 29 - 197
+    # Visits beyond the first of a round are fresh draws, so they soon show all of an identity's samples.
+    shown = {row for step in range(40) for row in sampler.batch(step).tolist() if labels[row] == 2}
+    assert shown == set(np.flatnonzero(labels == 2).tolist())
+
+
+def test_batches_per_epoch_counts_samples():
+    labels = np.repeat(np.arange(10), 10)
+    assert PKSampler(labels, identities_per_batch=5, samples_per_identity=4, seed=0).batches_per_epoch == 5
+    assert PKSampler(labels, identities_per_batch=7, samples_per_identity=4, seed=0).batches_per_epoch == 4
+    assert PKSampler(labels, identities_per_batch=999, samples_per_identity=4, seed=0).batches_per_epoch == 3
+    assert PKSampler(labels[:20], identities_per_batch=9, samples_per_identity=50, seed=0).batches_per_epoch == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": np.array([], dtype=np.int64)}, "labels: need two identities .* have 0"),
+        ({"labels": np.zeros(9, dtype=np.int64)}, "labels: need two identities .* have 1"),
+        ({"labels": np.arange(9)}, "labels: no identity has two samples"),
+        ({"labels": np.array([0, 0, -1])}, "labels: a negative label"),
+        ({"labels": np.array([0.0, 0.0, 1.0])}, r"labels: must be a 1-D array of integers, not float64 \(3,\)"),
+        ({"labels": np.array([[0, 0, 1]])}, r"labels: must be .* \(1, 3\)"),
+        ({"identities_per_batch": 1}, "identities_per_batch: must be at least 2, not 1"),
+        ({"samples_per_identity": 1}, "samples_per_identity: must be at least 2, not 1"),
+        ({"seed": -1}, "seed: must not be negative"),
+    ],
+)
+def test_what_cannot_be_sampled_is_refused(change, message):
+    usual = {"labels": np.array([0, 0, 1]), "identities_per_batch": 2, "samples_per_identity": 2, "seed": 0}
+    given_ = usual | change
+    with pytest.raises(InvalidInput, match=message):
+        PKSampler(given_.pop("labels"), **given_)
+
+
+def test_a_negative_step_is_refused():
+    with pytest.raises(InvalidInput, match="step: must not be negative"):
+        PKSampler(np.array([0, 0, 1]), identities_per_batch=2, samples_per_identity=2, seed=0).batch(-1)
