@@ -55,45 +55,58 @@ def cross_validated_decisions(
     sort and O(P) for every fold, or every pair of folds. Raises InvalidInput.
     """
     s, g = checked_scores(scores, genuine)
-    # By score, then kind: pairs that are equal in both are interchangeable, so the input's order leaves no trace.
-    order = np.lexsort((g, s))[::-1]
-    s, g = s[order], g[order]
     if folds is None:
-        dealt = np.random.default_rng(0).permutation(len(s)) % min(10, len(s))
-        fold = np.stack([dealt, dealt], axis=1)
+        # By score, then kind: pairs that are equal in both are interchangeable, so the input's order leaves no trace.
+        order = np.lexsort((g, s))[::-1]
+        one = other = np.random.default_rng(0).permutation(len(s)) % min(10, len(s))
+        count = min(10, len(s))
     else:
         given = np.asarray(folds)
         if given.shape not in ((len(s),), (len(s), 2)) or not np.issubdtype(given.dtype, np.integer):
-            raise InvalidInput(
-                f"folds: expected integers [{len(s)}] or [{len(s)}, 2], got {given.dtype} {list(given.shape)}"
-            )
-        fold = np.stack([given, given], axis=1) if given.ndim == 1 else np.sort(given, axis=1)
-        fold = np.unique(fold[order], return_inverse=True)[1].reshape(-1, 2)
-    count = int(fold.max()) + 1
-    cell = fold[:, 0] * count + fold[:, 1]
+            shape = list(given.shape)
+            raise InvalidInput(f"folds: expected integers [{len(s)}] or [{len(s)}, 2], got {given.dtype} {shape}")
+        order = np.argsort(s)[::-1]
+        names, codes = np.unique(given, return_inverse=True)
+        codes = codes.reshape(len(s), -1)[order]
+        one, other, count = codes.min(axis=1), codes.max(axis=1), len(names)
+    small = np.min_scalar_type(count)
+    one, other = one.astype(small), other.astype(small)
+    s, g = s[order], g[order]
+    last = np.append(np.flatnonzero(s[1:] != s[:-1]), len(s) - 1)
+    sign = np.where(g, 1, -1).astype(np.int8)
     accepted = np.zeros(len(s), dtype=np.bool_)
-    for code in np.unique(cell):
-        a, b = divmod(int(code), count)
-        others = np.flatnonzero(~((fold == a) | (fold == b)).any(axis=1))
-        threshold = _best_threshold(s[others], g[others])
+    for cell in np.flatnonzero(np.bincount(one.astype(np.int64) * count + other)):
+        a, b = divmod(int(cell), count)
+        others = (one != a) & (other != a) & (one != b) & (other != b)
+        threshold = _best_threshold(s, sign, last, others)
         if threshold is None:
             return None
-        here = cell == code
+        here = np.flatnonzero((one == a) & (other == b))
         accepted[here] = s[here] >= threshold
     result = np.empty_like(accepted)
     result[order] = accepted
     return result
 
 
-def _best_threshold(s: npt.NDArray[np.float64], g: npt.NDArray[np.bool_]) -> float | None:
-    """The threshold of greatest accuracy on pairs in descending order of score."""
-    if not g.any() or g.all():
+def _best_threshold(
+    s: npt.NDArray[np.float64],
+    sign: npt.NDArray[np.int8],
+    last: npt.NDArray[np.int64],
+    others: npt.NDArray[np.bool_],
+) -> float | None:
+    """The threshold of greatest accuracy on the pairs that `others` marks; all arrays in descending order of score.
+
+    `sign` is +1 for a genuine and -1 for an impostor pair, `last` where each distinct score ends.
+    """
+    voted = sign * others
+    if voted.max() != 1 or voted.min() != -1:
         return None
-    last = np.append(np.flatnonzero(s[1:] != s[:-1]), len(s) - 1)
-    gain = np.cumsum(np.where(g, 1, -1))[last]  # correct decisions beyond those of accepting nothing
+    # Correct decisions beyond those of accepting nothing, at every distinct score.
+    gain = np.cumsum(voted, dtype=np.int32 if len(s) < 2**31 else np.int64)[last]
     best = int(np.argmax(gain))
     if gain[best] <= 0:
-        return float(np.nextafter(s[0], np.inf))
-    if best == len(last) - 1:
-        return float(s[-1])
-    return between(float(s[last[best]]), float(s[last[best] + 1]))
+        return float(np.nextafter(s[np.argmax(others)], np.inf))
+    # The first place of the maximum is where one of these pairs stands; the next one lower bounds the threshold.
+    after = int(last[best]) + 1
+    lower = after + int(np.argmax(others[after:])) if others[after:].any() else None
+    return float(s[last[best]]) if lower is None else between(float(s[last[best]]), float(s[lower]))

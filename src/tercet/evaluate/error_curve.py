@@ -70,7 +70,10 @@ class ErrorCurve:
 
     def last_within(self, fmr: float) -> int:
         """The point with the largest FMR that does not exceed `fmr` (of equal ones, the lowest threshold)."""
-        return int(np.searchsorted(self.false_matches / self.impostor, fmr, side="right")) - 1
+        errors = int(fmr * self.impostor) + 1
+        while errors / self.impostor > fmr:
+            errors -= 1
+        return int(np.searchsorted(self.false_matches, errors, side="right")) - 1
 
     def tar_at(self, fmr: float) -> float:
         """The share of genuine pairs accepted at the largest FMR <= `fmr`; not interpolated."""

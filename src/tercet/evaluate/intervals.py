@@ -65,6 +65,9 @@ def bootstrap_verification(
     # How many pairs of a kind a threshold accepts is also where their running sum of weights is to be read.
     read_genuine, read_impostor = curve.genuine - curve.false_non_matches, curve.false_matches
     correct = None if accepted is None else (accepted == genuine)[order]
+    # A subsample changes the mix of both kinds, on which the accuracy depends: count each kind as often as it occurs.
+    times_genuine = int(genuine.sum()) / curve.genuine
+    times_impostor = int((~genuine).sum()) / curve.impostor
 
     drawn: dict[str, list[float]] = {}
     people = int(identity.max()) + 1
@@ -87,8 +90,11 @@ def bootstrap_verification(
         for name in known:
             drawn.setdefault(f"tar_at_fmr.{name}", []).append(resampled.tar_at(TAR_TARGETS[name]))
         if correct is not None:
-            right = int(weight_genuine[correct[kind]].sum()) + int(weight_impostor[correct[~kind]].sum())
-            drawn.setdefault("accuracy", []).append(right / (total_genuine + total_impostor))
+            right_genuine, right_impostor = weight_genuine[correct[kind]].sum(), weight_impostor[correct[~kind]].sum()
+            drawn.setdefault("accuracy", []).append(
+                float(right_genuine * times_genuine + right_impostor * times_impostor)
+                / (total_genuine * times_genuine + total_impostor * times_impostor)
+            )
     return {name: _percentiles(values) for name, values in drawn.items() if 2 * len(values) >= resamples}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import InvalidInput
-from tercet.evaluate.similarity import checked_labels, checked_vectors, cosine, tile_similarity, unit_rows
+from tercet.evaluate.similarity import checked_labels, checked_vectors, row_similarity, tile_similarity, unit_rows
 
 __all__ = ["Pairs", "all_pairs"]
 
@@ -20,7 +20,7 @@ _GATHERED_VALUES = 2**21  # float64 values gathered at a time for sampled pairs:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Scored pairs: `scores` [P] (larger: more alike), `genuine` [P] bool, rows `first` and `second` [P] of the data."""
+    """Scored pairs: `scores` [P] (larger: more alike), `genuine` [P] bool, and the rows `first` and `second` [P]."""
 
     scores: npt.NDArray[np.floating]
     genuine: npt.NDArray[np.bool_]
@@ -44,7 +44,7 @@ def all_pairs(
     replacement. The sample follows `seed` and the order of the rows; within each kind it is unbiased, so FMR and FNMR
     are too.
 
-    Cost: O(P D) time, O(P) memory for the result, and one tile x tile block. Raises InvalidInput.
+    Cost: O(P D) time; memory for the result, the rows as float64 and one tile x tile block. Raises InvalidInput.
 
     >>> pairs = all_pairs([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [5, 5, 7])
     >>> pairs.scores.tolist(), pairs.genuine.tolist()
@@ -54,9 +54,10 @@ def all_pairs(
     labels = checked_labels(labels_N, len(x), "labels_N")
     if max_pairs < 2 or tile < 1:
         raise InvalidInput(f"max_pairs, tile: expected at least 2 and 1, got {max_pairs} and {tile}")
+    unit = unit_rows(x)
     index = _PairIndex.of(labels)
     if index.genuine + index.impostor <= max_pairs:
-        return _every_pair(unit_rows(x), labels, index.genuine + index.impostor, tile)
+        return _every_pair(unit, labels, index.genuine + index.impostor, tile)
     keep_genuine = min(index.genuine, max(max_pairs // 2, max_pairs - index.impostor))
     keep_impostor = min(index.impostor, max_pairs - keep_genuine)
     rng = np.random.default_rng(seed)
@@ -70,7 +71,7 @@ def all_pairs(
     step = max(1, _GATHERED_VALUES // max(1, x.shape[1]))
     for start in range(0, len(first), step):
         part = slice(start, start + step)
-        scores[part] = cosine(x[first[part]], x[second[part]])
+        scores[part] = row_similarity(unit[first[part]], unit[second[part]])
     return Pairs(scores, labels[first] == labels[second], first, second)
 
 
@@ -139,5 +140,6 @@ def _ranks(population: int, size: int, rng: np.random.Generator) -> npt.NDArray[
         return rng.permutation(population)[:size]
     drawn = np.empty(0, dtype=np.int64)
     while len(drawn) < size:
-        drawn = np.union1d(drawn, rng.integers(population, size=size + size // 4))
+        drawn = np.sort(np.concatenate([drawn, rng.integers(population, size=size + size // 4)]))
+        drawn = drawn[np.append(True, drawn[1:] != drawn[:-1])]
     return rng.permutation(drawn)[:size]

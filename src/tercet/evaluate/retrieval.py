@@ -95,7 +95,7 @@ def retrieval(
     row with a negative label is a distractor: nobody's positive.
 
     Shapes: `query_QD` [Q, D], `gallery_GD` [G, D] floating, of any scale; labels integers [Q] and [G]; ids integers or
-    strings. Cost: O(Q G D) time; memory for one tile of at most 2^22 similarities, the largest R a row, and the result;
+    strings. Cost: O(Q G D) time; memory for one tile of at most 2^20 similarities, the largest R a row, and the result;
     `tile` is the number of gallery rows compared at a time. Raises InvalidInput, also where no query has a positive.
 
     >>> retrieval([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], [3, 3, 8, 8]).recall["1"]

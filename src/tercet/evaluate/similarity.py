@@ -21,7 +21,7 @@ from tercet.errors import InvalidInput
 __all__ = ["Neighbours", "cosine", "nearest"]
 
 _GRID = 2.0**24
-_TILE_ENTRIES = 2**22  # keys in memory at a time: 32 MiB
+_TILE_ENTRIES = 2**20  # keys in memory at a time: 8 MiB, which the processor's cache can nearly hold
 _INDEX = np.int64(2**32 - 1)
 _NOTHING = np.int64(-(2**62))  # the key of an excluded row or an empty place: below that of every score
 
@@ -70,16 +70,21 @@ def unit_rows(x_ND: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     return x
 
 
-def on_grid(similarity: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Similarities in whole grid steps, in place: integers from -2^24 to 2^24, kept as float64."""
-    similarity *= _GRID
-    np.rint(similarity, out=similarity)
-    return np.clip(similarity, -_GRID, _GRID, out=similarity)
+def grid_steps(a_BD: npt.NDArray[np.float64], b_TD: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Cosine similarities [B, T] between unit rows in whole steps of the grid: -2^24 to 2^24, as float64."""
+    steps = (a_BD * _GRID) @ b_TD.T  # a power of two, so scaling first rounds nothing
+    return np.rint(steps, out=steps)
 
 
 def tile_similarity(a_BD: npt.NDArray[np.float64], b_TD: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """Cosine similarities [B, T] between unit rows, on the grid (which float32 holds exactly)."""
-    return (on_grid(a_BD @ b_TD.T) / _GRID).astype(np.float32)
+    return (grid_steps(a_BD, b_TD) / _GRID).astype(np.float32)
+
+
+def row_similarity(a_ND: npt.NDArray[np.float64], b_ND: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Cosine similarities [N] of unit rows with the same row of the other, on the grid."""
+    steps: npt.NDArray[np.float64] = np.rint(np.einsum("nd,nd->n", a_ND, b_ND) * _GRID)
+    return (steps / _GRID).astype(np.float32)
 
 
 def cosine(a_ND: npt.ArrayLike, b_ND: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -95,7 +100,7 @@ def cosine(a_ND: npt.ArrayLike, b_ND: npt.ArrayLike) -> npt.NDArray[np.float32]:
     a, b = checked_vectors(a_ND, "a_ND"), checked_vectors(b_ND, "b_ND")
     if a.shape != b.shape:
         raise InvalidInput(f"b_ND: expected shape {list(a.shape)} as a_ND, got {list(b.shape)}")
-    return (on_grid(np.einsum("nd,nd->n", unit_rows(a), unit_rows(b))) / _GRID).astype(np.float32)
+    return row_similarity(unit_rows(a), unit_rows(b))
 
 
 def nearest(
@@ -114,7 +119,7 @@ def nearest(
     left out of a gallery that was given.
 
     Shapes: `query_QD` [Q, D], `gallery_GD` [G, D] floating; any scale, a zero row has similarity 0. `tile` is the
-    number of gallery rows compared at a time. Cost: O(Q G D) time; memory O(tile * D) and one tile of at most 2^22
+    number of gallery rows compared at a time. Cost: O(Q G D) time; memory O(tile * D) and one tile of at most 2^20
     similarities, plus the result. Raises InvalidInput.
     """
     query, gallery, left_out = search_arguments(query_QD, gallery_GD, query_ids, gallery_ids)
@@ -230,7 +235,7 @@ def _nearest_keys(
     best = np.full((len(query_BD), k), _NOTHING, dtype=np.int64)
     for start in range(0, len(gallery_GD), columns):
         stop = min(start + columns, len(gallery_GD))
-        steps = on_grid(query_BD @ unit_rows(gallery_GD[start:stop]).T)
+        steps = grid_steps(query_BD, unit_rows(gallery_GD[start:stop]))
         keys = np.empty((len(query_BD), k + stop - start), dtype=np.int64)
         keys[:, :k] = best
         fresh = keys[:, k:]
