@@ -94,7 +94,8 @@ def checked_scores(
     if genuine.shape != scores.shape:
         raise InvalidInput(f"genuine: expected [{len(scores)}] as scores, got shape {list(genuine.shape)}")
     if genuine.dtype != np.bool_:
-        if not np.issubdtype(genuine.dtype, np.integer) or not np.isin(genuine, (0, 1)).all():
+        whole = np.issubdtype(genuine.dtype, np.integer) and np.isin(genuine, (0, 1)).all()
+        if genuine.size and not whole:
             raise InvalidInput(f"genuine: expected booleans, got {genuine.dtype}")
         genuine = genuine.astype(np.bool_)
     count = int(genuine.sum())

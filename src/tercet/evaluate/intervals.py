@@ -33,24 +33,28 @@ def bootstrap_verification(
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of the figures of `verification`, by drawing identities with replacement.
 
-    `labels` [N] are those of the rows that `pairs.first` and `pairs.second` point to. An identity that is drawn m times
-    stands for m identities: its genuine pairs weigh m, and an impostor pair weighs the product of both multiplicities.
-    A row with a negative label is an identity of its own. The decisions behind the accuracy (`folds` as in
-    `verification`) stay as they are; only their weights change.
+    `labels` [N] are those of the rows that `pairs.first` and `pairs.second` point to; identities in no pair have no
+    part. An identity that is drawn m times stands for m identities: a pair within it weighs m, and a pair of two
+    identities weighs the product of both multiplicities. A row with a negative label is an identity of its own. The
+    accuracy keeps the decisions (`folds` as in `verification`) and the share of genuine pairs as they are.
 
     Keys: eer, auc, accuracy, and tar_at_fmr.0.1, tar_at_fmr.0.01, tar_at_fmr.0.001; a figure that `verification` gives
-    as None has no interval. Empty where fewer than half of the resamples hold both kinds of pair (one or two
-    identities). With few identities (below about 20) the intervals are too narrow, as every bootstrap is.
+    as None has no interval. Empty with fewer than three identities, and where fewer than half of the resamples hold
+    both kinds of pair. With few identities (below about 20) the intervals are too narrow, as every bootstrap is.
 
     Cost: one sort, then O(P) a resample. Above `max_pairs` the resampling runs on a seeded subsample of that many:
     every genuine pair as long as they fill no more than half of it, and impostor pairs drawn uniformly. Raises
     InvalidInput.
     """
     scores, genuine = checked_scores(pairs.scores, pairs.genuine)
-    identity = identity_codes(checked_labels(labels, len(np.asarray(labels)), "labels"))
+    of_row = checked_labels(labels, len(np.asarray(labels)), "labels")
     for name, rows in (("first", pairs.first), ("second", pairs.second)):
-        if rows.shape != scores.shape or not ((rows >= 0) & (rows < len(identity))).all():
-            raise InvalidInput(f"pairs: {name} does not point to the {len(identity)} rows of labels")
+        if rows.shape != scores.shape or not ((rows >= 0) & (rows < len(of_row))).all():
+            raise InvalidInput(f"pairs: {name} does not point to the {len(of_row)} rows of labels")
+    present = np.zeros(len(of_row), dtype=np.bool_)
+    present[pairs.first] = present[pairs.second] = True
+    identity = np.full(len(of_row), -1, dtype=np.int64)
+    identity[present] = identity_codes(of_row[present])
     if resamples < 2 or max_pairs < 2:
         raise InvalidInput(f"resamples, max_pairs: expected at least 2, got {resamples} and {max_pairs}")
     known = {name for name, tar in tar_at_targets(error_curve(scores, genuine)).items() if tar is not None}
@@ -60,20 +64,20 @@ def bootstrap_verification(
     order = kept[np.argsort(scores[kept], kind="stable")[::-1]]
     curve = error_curve(scores[order], genuine[order])
     kind = genuine[order]
-    own = identity[pairs.first[order[kind]]]
-    one, other = identity[pairs.first[order[~kind]]], identity[pairs.second[order[~kind]]]
+    people = int(identity.max()) + 1
+    one, other = identity[pairs.first[order]], identity[pairs.second[order]]
+    other[one == other] = people  # a pair within one identity is weighed once: this place always holds 1
+    one_genuine, other_genuine, one_impostor, other_impostor = one[kind], other[kind], one[~kind], other[~kind]
     # How many pairs of a kind a threshold accepts is also where their running sum of weights is to be read.
     read_genuine, read_impostor = curve.genuine - curve.false_non_matches, curve.false_matches
     correct = None if accepted is None else (accepted == genuine)[order]
-    # A subsample changes the mix of both kinds, on which the accuracy depends: count each kind as often as it occurs.
-    times_genuine = int(genuine.sum()) / curve.genuine
-    times_impostor = int((~genuine).sum()) / curve.impostor
+    share = float(genuine.mean())
 
     drawn: dict[str, list[float]] = {}
-    people = int(identity.max()) + 1
-    for _ in range(resamples):
-        times = np.bincount(rng.integers(people, size=people), minlength=people)
-        weight_genuine, weight_impostor = times[own], times[one] * times[other]
+    for _ in range(resamples if people >= 3 else 0):
+        times = np.append(np.bincount(rng.integers(people, size=people), minlength=people), 1)
+        weight_genuine = times[one_genuine] * times[other_genuine]
+        weight_impostor = times[one_impostor] * times[other_impostor]
         sum_genuine, sum_impostor = _running_sum(weight_genuine), _running_sum(weight_impostor)
         total_genuine, total_impostor = int(sum_genuine[-1]), int(sum_impostor[-1])
         if total_genuine == 0 or total_impostor == 0:
@@ -90,11 +94,9 @@ def bootstrap_verification(
         for name in known:
             drawn.setdefault(f"tar_at_fmr.{name}", []).append(resampled.tar_at(TAR_TARGETS[name]))
         if correct is not None:
-            right_genuine, right_impostor = weight_genuine[correct[kind]].sum(), weight_impostor[correct[~kind]].sum()
-            drawn.setdefault("accuracy", []).append(
-                float(right_genuine * times_genuine + right_impostor * times_impostor)
-                / (total_genuine * times_genuine + total_impostor * times_impostor)
-            )
+            right_genuine = float(weight_genuine[correct[kind]].sum()) / total_genuine
+            right_impostor = float(weight_impostor[correct[~kind]].sum()) / total_impostor
+            drawn.setdefault("accuracy", []).append(share * right_genuine + (1 - share) * right_impostor)
     return {name: _percentiles(values) for name, values in drawn.items() if 2 * len(values) >= resamples}
 
 
