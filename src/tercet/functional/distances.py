@@ -1,0 +1,141 @@
+"""Distances, a tile or a list of pairs at a time, and what they pass back to the embeddings.
+
+The three distances share one geometry each: squared and euclidean work on the rows as they are, cosine on unit rows.
+A gradient with respect to the distances, G, becomes a gradient with respect to the rows in two steps: `slope` turns it
+into a coefficient C on the squared distance (or on -u.v for cosine), and then
+
+    squared, euclidean:  dx = 2 (rowsum(C) * x - C y),   dy = 2 (colsum(C) * y - C^T x)
+    cosine:              du = -C v,                      dv = -C^T u,     then back through u = x / |x|.
+
+Precision. |a|^2 + |b|^2 - 2 a.b is one matrix product, but loses digits where a and b nearly coincide, and a square
+root makes that visible. float64 therefore sums (a - b)^2 directly (equal rows get equal distances, coincident rows
+exactly 0); float32 uses the product and repeats the close pairs directly.
+
+Legend: T rows of a tile, M other rows, D embedding width, P pairs.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["Geometry"]
+
+# Direct sums hold [rows, columns, D] at a time: this many numbers at most.
+_DIRECT_NUMBERS = 1 << 20
+# Below this share of |a|^2 + |b|^2 the product form has lost about two digits of float32: such pairs go directly.
+_CLOSE = 0.01
+
+
+class Geometry:
+    """Rows x and others y prepared for one distance; `y is x` is kept where there is no reference."""
+
+    def __init__(self, x_BD: Tensor, y_MD: Tensor | None, distance: str) -> None:
+        self.distance = distance
+        if distance == "cosine":
+            self.x_BD, self._x_norm_B1 = _unit_rows(x_BD)
+            self.y_MD, self._y_norm_M1 = (self.x_BD, self._x_norm_B1) if y_MD is None else _unit_rows(y_MD)
+        else:
+            centre_D = _coarse_mean(x_BD if y_MD is None else y_MD)
+            self.x_BD = x_BD - centre_D
+            self.y_MD = self.x_BD if y_MD is None else y_MD - centre_D
+        self.same = y_MD is None
+        self.y_square_M = self.y_MD.square().sum(1)
+
+    def tile(self, rows: slice) -> Tensor:
+        """Distances [T, M] of the rows to all others."""
+        return self.cross(self.x_BD[rows])
+
+    def cross(self, x_TD: Tensor) -> Tensor:
+        """Distances [T, M] of prepared rows to all others."""
+        if x_TD.dtype == torch.float64:
+            d_TM = self._direct(x_TD)
+        elif self.distance == "cosine":
+            d_TM = torch.mm(x_TD, self.y_MD.T).neg_().add_(1.0)
+        else:
+            d_TM = self._product(x_TD)
+        return d_TM.sqrt_() if self.distance == "euclidean" else d_TM
+
+    def pairs(self, x_PD: Tensor, y_PD: Tensor) -> Tensor:
+        """Distances [P] of prepared rows, pair by pair."""
+        if self.distance == "cosine":
+            return 1.0 - (x_PD * y_PD).sum(1)
+        squared_P = (x_PD - y_PD).square().sum(1)
+        return squared_P.sqrt() if self.distance == "euclidean" else squared_P
+
+    def slope(self, g: Tensor, d: Tensor) -> Tensor:
+        """The coefficient on the squared distance (cosine: on -u.v) that stands for the gradient `g` on `d`."""
+        if self.distance != "euclidean":
+            return g
+        return torch.where(d > 0, g / (2 * d), torch.zeros((), dtype=g.dtype, device=g.device))
+
+    def back_tile(self, c_TM: Tensor, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients ([T, D], [M, D]) on the prepared rows of a tile of coefficients."""
+        if self.distance == "cosine":
+            return -(c_TM @ self.y_MD), -(c_TM.T @ x_TD)
+        dx_TD = 2 * (c_TM.sum(1, keepdim=True) * x_TD - c_TM @ self.y_MD)
+        return dx_TD, 2 * (c_TM.sum(0).unsqueeze(1) * self.y_MD - c_TM.T @ x_TD)
+
+    def back_pairs(self, c_P: Tensor, x_PD: Tensor, y_PD: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients ([P, D], [P, D]) on the prepared rows of a list of pairs."""
+        if self.distance == "cosine":
+            return -c_P.unsqueeze(1) * y_PD, -c_P.unsqueeze(1) * x_PD
+        dx_PD = 2 * c_P.unsqueeze(1) * (x_PD - y_PD)
+        return dx_PD, -dx_PD
+
+    def back_rows(self, dx_BD: Tensor, *, of_others: bool = False) -> Tensor:
+        """From gradients on prepared rows to gradients on the rows as they were given."""
+        if self.distance != "cosine":
+            return dx_BD
+        u_BD, norm_B1 = (self.y_MD, self._y_norm_M1) if of_others else (self.x_BD, self._x_norm_B1)
+        along_B1 = (dx_BD * u_BD).sum(1, keepdim=True)
+        return torch.where(norm_B1 > 0, (dx_BD - along_B1 * u_BD) / norm_B1, torch.zeros_like(dx_BD))
+
+    def _direct(self, x_TD: Tensor) -> Tensor:
+        rows, width = x_TD.shape
+        others = self.y_MD.shape[0]
+        d_TM = x_TD.new_empty(rows, others)
+        step = max(1, _DIRECT_NUMBERS // max(1, rows * width))
+        for start in range(0, others, step):
+            y_SD = self.y_MD[start : start + step]
+            # One row of pairs after another, [T * S, D]: the sum over D is the same operation for every pair, so equal
+            # rows get equal distances.
+            if self.distance == "cosine":
+                piece = 1.0 - (x_TD.unsqueeze(1) * y_SD).sum(2)
+            else:
+                piece = (x_TD.unsqueeze(1) - y_SD).square_().sum(2)
+            d_TM[:, start : start + step] = piece
+        return d_TM
+
+    def _product(self, x_TD: Tensor) -> Tensor:
+        size_TM = x_TD.square().sum(1, keepdim=True) + self.y_square_M
+        d_TM = torch.addmm(size_TM, x_TD, self.y_MD.T, alpha=-2.0).clamp_(min=0)
+        close_P2 = torch.nonzero(d_TM < _CLOSE * size_TM)
+        step = max(1, _DIRECT_NUMBERS // max(1, x_TD.shape[1]))
+        for start in range(0, len(close_P2), step):
+            i_P, j_P = close_P2[start : start + step].unbind(1)
+            d_TM[i_P, j_P] = (x_TD[i_P] - self.y_MD[j_P]).square_().sum(1)
+        return d_TM
+
+
+def _unit_rows(x_BD: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows over their norm, and the norm; a zero row stays zero. Scaled first: no square overflows."""
+    scale_B1 = x_BD.abs().amax(1, keepdim=True) if x_BD.numel() else x_BD.new_zeros(len(x_BD), 1)
+    scaled_BD = x_BD / torch.where(scale_B1 > 0, scale_B1, torch.ones_like(scale_B1))
+    norm_B1 = scaled_BD.square().sum(1, keepdim=True).sqrt()
+    unit_BD = scaled_BD / torch.where(norm_B1 > 0, norm_B1, torch.ones_like(norm_B1))
+    return unit_BD, norm_B1 * scale_B1
+
+
+def _coarse_mean(y_MD: Tensor) -> Tensor:
+    """A centre of few bits: subtracting it leaves differences, and whole numbers, exact.
+
+    Distances do not change under a shift, but the products are smaller and lose fewer digits when the rows lie far from
+    the origin. Where the mean is small beside the rows nothing is gained, and the centre is 0.
+    """
+    if y_MD.shape[0] == 0:
+        return y_MD.new_zeros(y_MD.shape[1])
+    mean_D = y_MD.mean(0)
+    grid = torch.exp2(torch.floor(torch.log2(y_MD.abs().amax().clamp(min=1e-30))) - 6)
+    far = mean_D.square().sum() > 4 * (y_MD - mean_D).square().sum(1).mean()
+    return torch.where(far, torch.round(mean_D / grid) * grid, torch.zeros_like(mean_D))

@@ -1,0 +1,214 @@
+"""Formula 2: mean distance to the positives against mean distance to the negatives, per anchor.
+
+For the squared distance no pair is ever formed: the mean of |a - y|^2 over a set is |a|^2 - 2 a.mean(y) + mean(|y|^2),
+so class sums are enough, O((B + M) D). The cosine distance is the same with unit rows. The euclidean distance has no
+such form and goes tile by tile, O(B M D).
+
+Legend: B rows of the batch, M reference rows, D embedding width, C classes, T rows of a tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tercet.functional._compile import outside_graph
+from tercet.functional._tiles import Backward, Problem, loss_and_slope, tiles
+from tercet.functional.distances import Geometry
+from tercet.functional.options import REDUCTIONS, Margin, RelationTable, check_choice, working_dtype
+from tercet.functional.triplets import check_problem, once
+
+__all__ = ["multi_sample_triplet_loss"]
+
+
+@outside_graph
+def multi_sample_triplet_loss(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    margin: Margin = 0.2,
+    distance: str = "squared",
+    reduction: str = "mean",
+    reference: Tensor | None = None,
+    reference_labels: Tensor | None = None,
+) -> Tensor:
+    """Formula 2: mean over anchors of max(0, mean distance to positives - mean distance to negatives + margin).
+
+    All positives and all negatives of an anchor count, each set by its mean; anchors are rows with both. A label < 0
+    marks a row that is negative only.
+
+    Args:
+        embeddings: [B, D], floating point. float16 and bfloat16 are computed in float32.
+        labels: [B], any integer dtype.
+        margin: in units of `distance`: a number >= 0, a tensor [B], or `"soft"` for log(1 + exp(difference)).
+        distance: `"squared"`, `"euclidean"` or `"cosine"`, as in `batch_triplet_loss`.
+        reduction: `"mean"` over anchors (`"anchor"` is the same), `"active"` over anchors with loss > 0, `"sum"`,
+            `"none"` ([B]).
+        reference: [M, D] rows from which positives and negatives come instead; no row of it is left out as the anchor.
+        reference_labels: [M].
+
+    Returns:
+        A scalar, or [B]; 0 with gradient 0 where there is no anchor. Time and memory O((B + M) D) for squared and
+        cosine, time O(B M D) for euclidean.
+
+    Raises:
+        InvalidOption: an unknown option.
+        InvalidInput: wrong shape, dtype, device, or values out of range.
+
+    >>> import torch, tercet.functional as TF
+    >>> x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    >>> TF.multi_sample_triplet_loss(x, torch.tensor([0, 0, 1, 1]), margin=2.0)  # of 0, 1.5 and 1.5 and 0 at the ends
+    tensor(0.2500)
+    """
+    check_choice("reduction", reduction, REDUCTIONS)
+    problem = check_problem(embeddings, labels, margin, distance, "all", reference, reference_labels)
+    dtype = working_dtype(embeddings)
+    x_BD = embeddings.to(dtype)
+    y_MD = None if reference is None else reference.to(dtype)
+    loss_B, anchor_B = _MultiSample.apply(x_BD, y_MD, problem)  # type: ignore[no-untyped-call]
+    if reduction == "none":
+        result: Tensor = loss_B
+        return result
+    count = {"sum": 1, "active": int((loss_B > 0).sum())}.get(reduction, int(anchor_B.sum()))
+    result = loss_B.sum() / max(count, 1)
+    return result
+
+
+class _MultiSample(torch.autograd.Function):
+    """Losses [B] (0 where a row is no anchor) and which rows are anchors."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BD: Tensor, y_MD: Tensor | None, problem: Problem) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x_BD.device.type, enabled=False):
+            geometry = Geometry(x_BD, y_MD, problem.distance)
+            if problem.distance == "euclidean":
+                gap_B, anchor_B = _gap_by_tiles(geometry, problem)
+            else:
+                gap_B, anchor_B = _ClassSums.of(geometry, problem.relation).gap(geometry)
+            margin = problem.margin
+            loss_B, slope_B = loss_and_slope(gap_B if margin is None else gap_B + margin, margin is None)
+            loss_B, slope_B = loss_B.masked_fill(~anchor_B, 0), slope_B.masked_fill(~anchor_B, 0)
+        ctx.save_for_backward(x_BD, y_MD, slope_B)
+        ctx.problem = problem
+        ctx.mark_non_differentiable(anchor_B)
+        return loss_B, anchor_B
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        x_BD, y_MD, slope_B = ctx.saved_tensors
+        with torch.no_grad(), torch.autocast(x_BD.device.type, enabled=False):
+            geometry = Geometry(x_BD, y_MD, ctx.problem.distance)
+            weight_B = upstream[0] * slope_B
+            if ctx.problem.distance == "euclidean":
+                dx_BD, dy_MD = _back_by_tiles(geometry, ctx.problem, weight_B)
+            else:
+                dx_BD, dy_MD = _ClassSums.of(geometry, ctx.problem.relation).back(geometry, weight_B)
+        return once(dx_BD, x_BD, upstream[0]), None if dy_MD is None else once(dy_MD, y_MD, upstream[0]), None
+
+
+@dataclass(frozen=True)
+class _ClassSums:
+    """How many others each class has, and their sums of rows and of squares; the last class gathers labels < 0."""
+
+    class_B: Tensor
+    class_M: Tensor
+    count_C: Tensor
+    row_CD: Tensor
+    square_C: Tensor
+
+    @classmethod
+    def of(cls, geometry: Geometry, relation: RelationTable) -> _ClassSums:
+        assert relation.labels_B is not None and relation.other_labels_M is not None
+        known, class_BM = torch.unique(torch.cat([relation.labels_B, relation.other_labels_M]), return_inverse=True)
+        class_BM = torch.where(known[class_BM] < 0, len(known), class_BM)
+        class_B, class_M = class_BM[: len(relation.labels_B)], class_BM[len(relation.labels_B) :]
+        y_MD = geometry.y_MD
+        zeros_C = y_MD.new_zeros(len(known) + 1)
+        return cls(
+            class_B,
+            class_M,
+            zeros_C.index_add(0, class_M, torch.ones_like(geometry.y_square_M)),
+            y_MD.new_zeros(len(zeros_C), y_MD.shape[1]).index_add_(0, class_M, y_MD),
+            zeros_C.index_add(0, class_M, geometry.y_square_M),
+        )
+
+    def _counts(self, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+        """(positives, negatives, is anchor) of each row [B]; the counts at least 1, to divide by."""
+        itself = 1 if geometry.same else 0
+        positive_B = self.count_C[self.class_B] - itself
+        negative_B = self.count_C.sum() - self.count_C[self.class_B]
+        anchor_B = (positive_B > 0) & (negative_B > 0) & (self.class_B < len(self.count_C) - 1)
+        return positive_B.clamp(min=1), negative_B.clamp(min=1), anchor_B
+
+    def _sums(self, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Each row's sum over its positives and over its negatives [B, D], and their sums of squares [B]."""
+        row_BD, square_B = self.row_CD[self.class_B], self.square_C[self.class_B]
+        near_BD = row_BD - geometry.x_BD if geometry.same else row_BD
+        near_B = square_B - geometry.y_square_M if geometry.same else square_B
+        return near_BD, self.row_CD.sum(0) - row_BD, near_B, self.square_C.sum() - square_B
+
+    def gap(self, geometry: Geometry) -> tuple[Tensor, Tensor]:
+        """Mean distance to positives - mean distance to negatives [B], and which rows are anchors [B]."""
+        positive_B, negative_B, anchor_B = self._counts(geometry)
+        near_BD, far_BD, near_B, far_B = self._sums(geometry)
+        near_dot_B, far_dot_B = (geometry.x_BD * near_BD).sum(1), (geometry.x_BD * far_BD).sum(1)
+        if geometry.distance == "cosine":
+            return far_dot_B / negative_B - near_dot_B / positive_B, anchor_B
+        # Sums of distances first and one division each, as in the definition: whole numbers meet the hinge exactly.
+        square_B = geometry.x_BD.square().sum(1)
+        near_B = positive_B * square_B - 2 * near_dot_B + near_B
+        far_B = negative_B * square_B - 2 * far_dot_B + far_B
+        return near_B / positive_B - far_B / negative_B, anchor_B
+
+    def back(self, geometry: Geometry, weight_B: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The gradient of sum_a w_a gap_a, where w_a = 0 unless a is an anchor.
+
+        With G[a, j] = w_a / positives for positives and -w_a / negatives for negatives, G sums to 0 along each row, and
+        its column sums and G^T x need sums per class only.
+        """
+        positive_B, negative_B, _ = self._counts(geometry)
+        near_BD, far_BD, _, _ = self._sums(geometry)
+        near_w_B, far_w_B = weight_B / positive_B, weight_B / negative_B
+        x_BD, y_MD = geometry.x_BD, geometry.y_MD
+        w_C = near_w_B.new_zeros(len(self.count_C))
+        w_CD = torch.zeros_like(self.row_CD)
+        # A negative j collects from every anchor but those of its class; a positive from its class but itself.
+        column_M = (w_C.index_add(0, self.class_B, near_w_B + far_w_B) - far_w_B.sum())[self.class_M]
+        crossed_MD = (w_CD.index_add(0, self.class_B, (near_w_B + far_w_B).unsqueeze(1) * x_BD) - far_w_B @ x_BD)[
+            self.class_M
+        ]
+        if geometry.same:
+            column_M = column_M - near_w_B
+            crossed_MD = crossed_MD - near_w_B.unsqueeze(1) * x_BD
+        dx_BD = far_w_B.unsqueeze(1) * far_BD - near_w_B.unsqueeze(1) * near_BD
+        dy_MD = -crossed_MD
+        if geometry.distance != "cosine":
+            dx_BD, dy_MD = 2 * dx_BD, 2 * (column_M.unsqueeze(1) * y_MD - crossed_MD)
+        if geometry.same:
+            return geometry.back_rows(dx_BD + dy_MD), None
+        return geometry.back_rows(dx_BD), geometry.back_rows(dy_MD, of_others=True)
+
+
+def _gap_by_tiles(geometry: Geometry, problem: Problem) -> tuple[Tensor, Tensor]:
+    gap_B = geometry.x_BD.new_zeros(len(geometry.x_BD))
+    anchor_B = torch.zeros_like(gap_B, dtype=torch.bool)
+    for tile in tiles(geometry, problem):
+        rows = slice(tile.start, tile.start + len(tile.d_TM))
+        near_T, far_T = tile.positive_TM.sum(1), tile.negative_TM.sum(1)
+        anchor_B[rows] = near_T > 0
+        gap_B[rows] = (tile.d_TM * tile.positive_TM).sum(1) / near_T.clamp(min=1)
+        gap_B[rows] -= (tile.d_TM * tile.negative_TM).sum(1) / far_T.clamp(min=1)
+    return gap_B, anchor_B
+
+
+def _back_by_tiles(geometry: Geometry, problem: Problem, weight_B: Tensor) -> tuple[Tensor, Tensor | None]:
+    back = Backward(geometry)
+    for tile in tiles(geometry, problem):
+        weight_T = weight_B[tile.start : tile.start + len(tile.d_TM)]
+        near_T, far_T = tile.positive_TM.sum(1).clamp(min=1), tile.negative_TM.sum(1).clamp(min=1)
+        g_TM = (weight_T / near_T).unsqueeze(1) * tile.positive_TM - (weight_T / far_T).unsqueeze(1) * tile.negative_TM
+        back.add_tile(tile, g_TM)
+    return back.finish()
