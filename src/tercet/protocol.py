@@ -41,7 +41,7 @@ from tercet.evaluate import (
 from tercet.run import Model
 from tercet.run.model import embed_rows
 
-__all__ = ["Evaluation", "Protocol", "Scored", "calibrate_run", "evaluate_run", "scored_rows"]
+__all__ = ["Evaluation", "Protocol", "Scored", "calibrate_run", "evaluate_run", "raw_pixels", "scored_rows", "untrained"]
 
 Protocol = Literal["verification", "retrieval", "both"]
 
@@ -168,7 +168,7 @@ def evaluate_run(
     figures, intervals = _figures(vectors_ND, labels_N, protocol, seed, resamples)
     beside: dict[str, Mapping[str, Any]] = {}
     if baselines:
-        for name, make in (("raw_pixels", _raw_pixels), ("untrained", _untrained)):
+        for name, make in (("raw_pixels", raw_pixels), ("untrained", untrained)):
             tell(name)
             beside[name], _ = _figures(make(model, store, scored.rows), labels_N, protocol, seed, 0)
     skipped = tuple({"path": skipped.path, "reason": skipped.reason} for skipped in store.manifest.skipped)
@@ -222,14 +222,16 @@ def _nested(intervals: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
     return nested
 
 
-def _raw_pixels(model: Model, store: SampleStore, rows_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def raw_pixels(model: Model, store: SampleStore, rows_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The baseline without a network, unit vectors [N, D]: the front end's pictures, their means taken off."""
     pixels_ND = store.take(rows_N).flatten(1).float()
     pixels_ND -= pixels_ND.mean(dim=1, keepdim=True)
     vectors_ND: npt.NDArray[np.float32] = torch.nn.functional.normalize(pixels_ND, dim=1).numpy()
     return vectors_ND
 
 
-def _untrained(model: Model, store: SampleStore, rows_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def untrained(model: Model, store: SampleStore, rows_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The baseline without training, unit vectors [N, D]: the model's network with the weights that it began with."""
     with torch.random.fork_rng():
         torch.manual_seed(int(model.config["seed"]))
         encoder = build_encoder(model.config["encoder"])

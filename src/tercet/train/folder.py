@@ -13,6 +13,7 @@ from tercet.train.plan import Plan
 
 __all__ = ["fix_split", "open_folder"]
 
+DATA = "data"  # a run folder may come with its own data in a folder of this name, as the demonstration's does
 _MAY_CHANGE = ("settings.minutes", "settings.epochs")  # a longer budget lets a finished training go on
 
 
@@ -23,7 +24,7 @@ def open_folder(out: Path, plan: Plan, *, resume: bool) -> None:
         RunError: Something is in the way, there is nothing to resume, the plan is another, or it cannot be written.
     """
     if not resume:
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if out.exists() and not (out.is_dir() and all(entry.name == DATA for entry in out.iterdir())):
             raise RunError(f"{out}: is there already; choose another --out, or go on with --resume")
         try:
             out.mkdir(parents=True, exist_ok=True)
