@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from tercet.data import Manifest, PKSampler, SampleStore, Skipped, split_identities
@@ -69,7 +70,7 @@ def train(
         KeyboardInterrupt: Ctrl-C; the last checkpoint and the best model so far are in `out`.
     """
     tell = on_progress or _silent
-    accelerator = Accelerator(mixed_precision="bf16" if plan.settings.precision == "bfloat16" else "no")
+    accelerator = _engine(plan.settings.precision)
     split = split_identities(manifest, seed=plan.settings.seed)
     open_folder(out, plan, resume=resume)
     seen = manifest.of({*split.train, *split.validation})
@@ -255,6 +256,11 @@ class _Training:
             f"{self.out}: training diverged at step {self.progress.step}: the weights are no longer finite; "
             "try a lower learning rate"
         )
+
+
+def _engine(precision: str) -> Accelerator:
+    AcceleratorState._reset_state()  # else the precision of a process's first training would bind all later ones
+    return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no")
 
 
 def _seed_of(seed: int, step: int) -> int:

@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from tercet.train.augment import affine, erase, light, tint
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def pictures(batch=6, channels=3, height=12, width=16):
+    return torch.rand(batch, channels, height, width, generator=seeded(9)) * 2 - 1
+
+
+CHANGES = {
+    "affine": lambda x, g: affine(x, g, shift=0.2, zoom=(0.8, 1.3), stretch=0.2, degrees=20, flip=True),
+    "light": lambda x, g: light(x, g, contrast=0.4, brightness=0.3, slope=0.3),
+    "tint": lambda x, g: tint(x, g, strength=0.3),
+    "erase": lambda x, g: erase(x, g, side=0.6, share=1.0),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_follows_its_generator_keeps_the_form_and_differs_from_picture_to_picture(name):
+    x = pictures()
+    kept = x.clone()
+    state = torch.random.get_rng_state()
+    changed = CHANGES[name](x, seeded(1))
+    assert torch.equal(torch.random.get_rng_state(), state), "nothing is drawn elsewhere"
+    assert changed.shape == x.shape and changed.dtype == x.dtype
+    assert torch.equal(x, kept), "the input is left as it was"
+    assert torch.equal(CHANGES[name](x, seeded(1)), changed)
+    assert not torch.equal(CHANGES[name](x, seeded(2)), changed)
+    assert changed.min() >= -1 - 1e-5 and changed.max() <= 1 + 1e-5
+    alike = CHANGES[name](x[:1].expand_as(x).clone(), seeded(1))
+    assert (alike[1:] - alike[:1]).abs().amax(dim=(1, 2, 3)).min() > 0.01
+
+
+def test_no_change_asked_for_is_no_change():
+    x = pictures()
+    torch.testing.assert_close(affine(x, seeded()), x, rtol=0, atol=1e-5)
+    torch.testing.assert_close(light(x, seeded()), x, rtol=0, atol=1e-6)
+    torch.testing.assert_close(tint(x, seeded(), strength=0.0), x, rtol=0, atol=1e-6)
+    assert torch.equal(erase(x, seeded(), side=0.5, share=0.0), x)
+
+
+def test_flip_alone_mirrors_about_half_of_the_pictures_exactly():
+    x = pictures(batch=64)
+    flipped = affine(x, seeded(), flip=True)
+    same = torch.isclose(flipped, x, atol=1e-5).all(dim=3).all(dim=2).all(dim=1)
+    mirrored = torch.isclose(flipped, x.flip(3), atol=1e-5).all(dim=3).all(dim=2).all(dim=1)
+    assert bool((same ^ mirrored).all()) and 16 < int(mirrored.sum()) < 48
+
+
+def test_shift_is_a_share_of_the_side():
+    x = torch.zeros(200, 1, 21, 41)
+    x[:, :, 10, 20] = 1
+    moved = affine(x, seeded(), shift=0.1)
+    row = (moved.sum(dim=(1, 3)) * torch.arange(21)).sum(1) - 10
+    column = (moved.sum(dim=(1, 2)) * torch.arange(41)).sum(1) - 20
+    assert 1.7 < float(row.abs().max()) < 2.3
+    assert 3.5 < float(column.abs().max()) < 4.3
+
+
+def test_a_turn_keeps_right_angles_where_the_picture_is_not_square():
+    """A small disc far from the centre of a wide picture stays as far from it, in pixels."""
+    x = torch.zeros(50, 1, 41, 81)
+    x[:, :, 19:22, 58:61] = 1
+    turned = affine(x, seeded(), degrees=30)
+    mass = turned.sum(dim=(1, 2, 3))
+    row = (turned.sum(dim=(1, 3)) * torch.arange(41)).sum(1) / mass - 20
+    column = (turned.sum(dim=(1, 2)) * torch.arange(81)).sum(1) / mass - 40
+    assert float(row.abs().max()) > 8
+    torch.testing.assert_close(torch.hypot(row, column), torch.full((50,), 19.0), rtol=0, atol=0.3)
+
+
+def test_erase_covers_with_the_mean_and_leaves_the_rest():
+    x = pictures(batch=40)
+    erased = erase(x, seeded(), side=0.5, share=1.0)
+    changed = (erased != x).any(dim=1)
+    mean = x.mean(dim=(2, 3), keepdim=True).expand_as(x)
+    torch.testing.assert_close(erased[changed[:, None].expand_as(x)], mean[changed[:, None].expand_as(x)])
+    share = changed.float().mean(dim=(1, 2))
+    assert 0.2 < float(share.max()) <= 0.3 and float(share.min()) < 0.05

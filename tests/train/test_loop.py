@@ -1,0 +1,287 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tercet
+from synthetic import read_people, tiny_plan, write_people
+from tercet.data import SampleStore
+from tercet.encoders import build_encoder
+from tercet.errors import DataError, RunError
+from tercet.evaluate import all_pairs, verification
+from tercet.run.files import read_tensors
+from tercet.run.model import embed_rows
+from tercet.train import train
+
+
+def weights(out):
+    return read_tensors(out / "weights.safetensors")
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def history(out):
+    return [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+
+
+def press_ctrl_c(at):
+    """Ctrl-C at the validation of this number."""
+    seen = iter(range(100))
+
+    def on_progress(progress):
+        if progress.phase == "validate" and next(seen) == at:
+            signal.raise_signal(signal.SIGINT)
+
+    return on_progress
+
+
+@pytest.fixture(scope="module")
+def whole(people, tmp_path_factory):
+    """A training that ran through."""
+    return train(people, tiny_plan(), tmp_path_factory.mktemp("whole") / "run")
+
+
+def test_what_a_run_holds(whole, people):
+    model = tercet.load(whole)
+    assert model.task == "digits" and model.config["seed"] == 0
+    split = model.split.split
+    assert (len(split.train), len(split.validation), len(split.test)) == (5, 2, 3)
+    assert model.config["data"]["samples"] == {"train": 30, "validation": 12}
+    assert model.config["training"]["epochs"] == 4
+    metrics = json.loads((whole / "metrics.json").read_text())
+    assert metrics["steps"] == 12 and metrics["finished"] is True
+    best = min(line["validation_eer"] for line in history(whole) if line["phase"] == "validate")
+    assert metrics["validation"]["eer"] == best
+    with SampleStore.read(people.of(split.train), model.front_end) as store:
+        assert model.split.hashes["train"] == store.hashes
+
+
+def test_history_has_every_validation_and_looks_at_the_loss(whole):
+    lines = history(whole)
+    assert [line["step"] for line in lines if line["phase"] == "validate"] == [3, 6, 9, 12]
+    last = [line for line in lines if line["phase"] == "train"][-1]
+    assert last["loss"] >= 0 and 0 <= last["active_fraction"] <= 1 and last["images_per_second"] > 0
+    assert last["mean_negative"] > 0 and last["learning_rate"] < 1e-4
+
+
+def test_the_best_weights_are_those_that_are_saved(whole, people):
+    model = tercet.load(whole)
+    with SampleStore.read(people.of(model.split.split.validation), model.front_end) as store:
+        x_ND = embed_rows(model.encoder, store, np.arange(len(store)))
+        pairs = all_pairs(x_ND, store.manifest.labels)
+    best = json.loads((whole / "metrics.json").read_text())["validation"]["eer"]
+    assert verification(pairs.scores, pairs.genuine).eer == pytest.approx(best, abs=1e-9)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(whole, people, tmp_path):
+    assert equal(weights(whole), weights(train(people, tiny_plan(), tmp_path / "again")))
+    assert not equal(weights(whole), weights(train(people, tiny_plan(seed=1), tmp_path / "other")))
+
+
+def test_training_draws_nothing_from_the_callers_generators(people, tmp_path):
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    train(people, tiny_plan(epochs=1), tmp_path / "run")
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_training_teaches_something_about_identities_it_has_not_seen(tmp_path):
+    data = read_people(write_people(tmp_path / "many", people=40, pictures=6))
+    out = train(data, tiny_plan(epochs=30, identities_per_batch=12, learning_rate=5e-3), tmp_path / "run")
+    model = tercet.load(out)
+    torch.manual_seed(0)
+    untrained = build_encoder(model.config["encoder"])
+    with SampleStore.read(data.of(model.split.split.test), model.front_end) as store:
+        rows = np.arange(len(store))
+        eers = []
+        for encoder in (model.encoder, untrained):
+            pairs = all_pairs(embed_rows(encoder, store, rows), store.manifest.labels)
+            eers.append(verification(pairs.scores, pairs.genuine).eer)
+    assert eers[0] < 0.8 * eers[1]
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_ctrl_c_keeps_checkpoint_and_best_model_and_resuming_gives_the_same_weights(whole, people, tmp_path, at):
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(people, tiny_plan(), out, on_progress=press_ctrl_c(at))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    so_far = json.loads((out / "metrics.json").read_text())
+    assert so_far["finished"] is False and so_far["steps"] == 3 * (at + 1)
+    assert tercet.load(out).fingerprint
+    assert train(people, tiny_plan(), out, resume=True) == out
+    assert equal(weights(out), weights(whole))
+    kept = {file: json.loads((out / file).read_text()) for file in ("run.json", "metrics.json")}
+    expected = {file: json.loads((whole / file).read_text()) for file in kept}
+    for values in (*kept.values(), *expected.values()):
+        values.pop("seconds", None)
+    assert kept == expected
+    steps = [line["step"] for line in history(out) if line["phase"] == "validate"]
+    assert steps == [3, 6, 9, 12], "no line is written twice"
+
+
+KILLED = """
+import sys
+from synthetic import read_people, tiny_plan
+from pathlib import Path
+from tercet.train import train
+train(read_people(Path(sys.argv[1])), tiny_plan(epochs=100000, checkpoint_seconds=0), Path(sys.argv[2]))
+"""
+
+
+def test_after_kill_9_training_resumes_from_its_checkpoint(people, tmp_path):
+    out = tmp_path / "run"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(people.root), str(out)], env=environment)
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(out.glob("checkpoints/step-*"))) < 2 and time.monotonic() < deadline:
+            assert process.poll() is None, "the training ended by itself"
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    with pytest.raises(RunError, match=r"has not finished.*--resume"):
+        tercet.load(out)
+    step = max(int(path.name.removeprefix("step-")) for path in out.glob("checkpoints/step-*"))
+    # A small budget from here on: the plan may change in that alone.
+    train(people, tiny_plan(epochs=(step + 3) / 3, checkpoint_seconds=0), out, resume=True)
+    assert json.loads((out / "metrics.json").read_text())["steps"] >= step
+    assert tercet.load(out).fingerprint
+
+
+def test_a_truncated_checkpoint_costs_the_steps_since_the_one_before_and_nothing_else(whole, people, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(people, tiny_plan(checkpoint_seconds=0), out, on_progress=press_ctrl_c(1))
+    newest = sorted(out.glob("checkpoints/step-*"))[-1] / "tensors.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(people, tiny_plan(checkpoint_seconds=0), out, resume=True)
+    assert equal(weights(out), weights(whole))
+
+
+def test_resuming_a_finished_run_changes_nothing_and_a_longer_budget_goes_on(whole, people, tmp_path):
+    out = train(people, tiny_plan(), tmp_path / "run")
+    train(people, tiny_plan(), out, resume=True)
+    assert equal(weights(out), weights(whole))
+    train(people, tiny_plan(epochs=6), out, resume=True)
+    assert json.loads((out / "metrics.json").read_text())["steps"] == 18
+    assert json.loads((out / "plan.json").read_text())["settings"]["epochs"] == 6
+
+
+def test_a_folder_in_the_way_is_left_alone(whole, people, tmp_path):
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match=r"is there already; .*--resume"):
+        train(people, tiny_plan(), whole)
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunError, match="is there already"):
+        train(people, tiny_plan(), tmp_path / "file")
+    with pytest.raises(RunError, match="cannot be made"):
+        train(people, tiny_plan(), tmp_path / "file" / "run")
+    (tmp_path / "empty").mkdir()
+    assert train(people, tiny_plan(epochs=1), tmp_path / "empty")
+
+
+def test_resuming_needs_the_same_plan_the_same_data_and_something_to_resume(people, tmp_path):
+    with pytest.raises(RunError, match="nothing to resume"):
+        train(people, tiny_plan(), tmp_path / "run", resume=True)
+    out = train(people, tiny_plan(epochs=1), tmp_path / "run")
+    with pytest.raises(RunError, match=r"was started with settings\.margin=0\.2, not 0\.3"):
+        train(people, tiny_plan(epochs=1, margin=0.3), out, resume=True)
+    other = read_people(write_people(tmp_path / "others", seed=1))
+    with pytest.raises(RunError, match="the data are not those"):
+        train(other, tiny_plan(epochs=1), out, resume=True)
+
+
+def test_a_full_disk_stops_with_one_line_and_resuming_gives_the_same_weights(whole, people, tmp_path, monkeypatch):
+    out, sync = tmp_path / "run", os.fsync
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fill_up(progress):
+        if progress.phase == "validate" and progress.step == 6:
+            monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)$") as caught:
+        train(people, tiny_plan(checkpoint_seconds=0), out, on_progress=fill_up)
+    assert str(out) in str(caught.value)
+    monkeypatch.setattr(os, "fsync", sync)
+    train(people, tiny_plan(checkpoint_seconds=0), out, resume=True)
+    assert equal(weights(out), weights(whole))
+
+
+def test_too_few_identities_leave_no_folder_behind(tmp_path):
+    data = read_people(write_people(tmp_path / "one", people=1))
+    with pytest.raises(DataError):
+        train(data, tiny_plan(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_few_identities_train_without_validation_to_the_last_step(tmp_path):
+    data = read_people(write_people(tmp_path / "few", people=5))
+    out = train(data, tiny_plan(epochs=2), tmp_path / "run")
+    assert tercet.load(out).split.split.validation == ()
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["validation"] == {"eer": None, "map_at_r": None, "step": None}
+    checkpoint = read_tensors(sorted(out.glob("checkpoints/step-*"))[-1] / "tensors.safetensors")
+    assert torch.equal(checkpoint["encoder.embed.weight"], weights(out)["embed.weight"])
+
+
+def test_unreadable_pictures_are_skipped_and_counted(tmp_path):
+    folder = write_people(tmp_path / "people")
+    (folder / "p01" / "0.png").write_bytes(b"no picture")
+    (folder / "p02" / "notes.txt").write_text("x")
+    out = train(read_people(folder), tiny_plan(epochs=1), tmp_path / "run")
+    summary = tercet.load(out).config["data"]
+    assert {entry["path"] for entry in summary["skipped"]} == {"p01/0.png", "p02/notes.txt"}
+    assert sum(summary["samples"].values()) == 41
+
+
+def test_a_training_that_diverges_says_so_and_writes_no_model(people, tmp_path):
+    with pytest.raises(RunError, match=r"diverged at step \d+.*lower learning rate"):
+        train(people, tiny_plan(epochs=50, learning_rate=1e30, warmup=0, mining="all"), tmp_path / "run")
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_budget_in_minutes_ends_near_its_time(people, tmp_path):
+    told = []
+    train(people, tiny_plan(minutes=0.02), tmp_path / "run", on_progress=told.append)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["seconds"] >= 1.2 and metrics["steps"] > 1
+    assert {progress.phase for progress in told} == {"read", "train", "validate", "done"}
+    done = told[-1]
+    assert done.phase == "done" and done.fraction_done == 1.0 and done.remaining_s == 0.0
+
+
+def test_other_losses_mining_and_mixed_precision_train_too(people, tmp_path):
+    options = [
+        {"margin": "soft", "mining": "hard", "reduction": "mean"},
+        {"mining": "all", "distance": "cosine"},
+        {"mining": "random"},
+        {"precision": "bfloat16"},
+    ]
+    for number, option in enumerate(options):
+        out = train(people, tiny_plan(epochs=2, **option), tmp_path / str(number))
+        assert tercet.load(out).fingerprint
+    again = train(people, tiny_plan(epochs=2, mining="random"), tmp_path / "again")
+    assert equal(weights(again), weights(tmp_path / "2"))
+
+
+def test_outside_the_main_thread_it_trains_all_the_same(whole, people, tmp_path):
+    thread = threading.Thread(target=train, args=(people, tiny_plan(), tmp_path / "run"))
+    thread.start()
+    thread.join()
+    assert equal(weights(tmp_path / "run"), weights(whole))
