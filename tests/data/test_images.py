@@ -196,11 +196,25 @@ def test_resizing_is_antialiased():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
-def test_the_jpeg_short_cut_changes_next_to_nothing(picture, channels, fit):
-    front_end = ImageFrontEnd(30, 40, channels, fit=fit)
-    blob = saved(picture(1000, 700), "JPEG", quality=95)
+def test_the_jpeg_short_cut_changes_next_to_nothing(channels, fit):
+    front_end = ImageFrontEnd(60, 80, channels, fit=fit)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8))
+    blob = saved(noise.resize((1000, 700), Image.Resampling.NEAREST), "JPEG", quality=95)
     slow = front_end.decode_bytes(saved(Image.open(io.BytesIO(blob))), "x")
-    assert np.abs(front_end.decode_bytes(blob, "x").astype(int) - slow).max() <= 3
+    difference = np.abs(front_end.decode_bytes(blob, "x").astype(int) - slow)
+    assert difference.mean() < 2
+    assert difference.max() <= 12
+
+
+def test_the_jpeg_short_cut_minds_that_a_picture_lies_on_its_side():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    # Upright 160 x 640 with stripes of 4 pixels, of which 2 are left in a frame 80 wide; a picture shrunk for the
+    # wrong side would have lost them.
+    stripes = np.tile(np.repeat(np.array([40, 200], np.uint8), 4), (640, 20))
+    blob = saved(Image.fromarray(stripes).transpose(Image.Transpose.ROTATE_90), "JPEG", exif=exif, quality=95)
+    x = ImageFrontEnd(20, 80, 1).decode_bytes(blob, "x")
+    assert x.std() > 60
 
 
 @settings(max_examples=60)
@@ -318,9 +332,10 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path):
         with pytest.raises(DataError) as caught:
             GREY.decode(path)
         assert str(caught.value) == f"{path}: {reason}"
-    (tmp_path / "big.png").write_bytes(b"\0" * 100)
-    with pytest.raises(DataError, match=r"big\.png: is larger than 99 bytes"):
-        ImageFrontEnd(8, 8, 1, max_bytes=99).decode(tmp_path / "big.png")
+    with (tmp_path / "big.png").open("wb") as file:
+        file.truncate(2**40)  # a hole of a terabyte, which nobody could read
+    with pytest.raises(DataError, match=r"big\.png: is larger than 67108864 bytes"):
+        GREY.decode(tmp_path / "big.png")
     with pytest.raises(DataError, match=r"^picture: the file is empty"):
         GREY.decode(b"")
 

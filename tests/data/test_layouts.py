@@ -75,6 +75,12 @@ def test_links_are_followed_but_not_in_circles(tmp_path):
     assert listing(read(tmp_path / "data")) == [("ada/1.png", "ada"), ("bob/2.png", "bob")]
 
 
+def test_rows_come_in_one_order_whatever_the_file_system_says(tmp_path):
+    names = [f"{identity}/{sub}/{n}.png" for identity in "hgfedcba" for sub in "zyxwvu" for n in "210"]
+    touch(tmp_path, *names)
+    assert [name for name, _ in listing(read(tmp_path))] == sorted(names)
+
+
 def test_one_spelling_of_an_accent(tmp_path):
     touch(tmp_path, "Zoe\u0308/1.png")
     assert read(tmp_path).identities == ("Zo\u00eb",)
