@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -38,10 +38,21 @@ from tercet.evaluate import (
     retrieval_per_query,
     verification,
 )
+from tercet.evaluate.error_curve import least_impostors
 from tercet.run import Model
 from tercet.run.model import embed_rows
 
-__all__ = ["Evaluation", "Protocol", "Scored", "calibrate_run", "evaluate_run", "raw_pixels", "scored_rows", "untrained"]
+__all__ = [
+    "Evaluation",
+    "Protocol",
+    "Scored",
+    "calibrate_run",
+    "calibration_rows",
+    "evaluate_run",
+    "raw_pixels",
+    "scored_rows",
+    "untrained",
+]
 
 Protocol = Literal["verification", "retrieval", "both"]
 
@@ -175,8 +186,37 @@ def evaluate_run(
     return Evaluation(figures, intervals, beside, scored, skipped, model.fingerprint)
 
 
+def calibration_rows(model: Model, store: SampleStore, *, target_fmr: float) -> Scored:
+    """What of the data a threshold is chosen on.
+
+    Where the data hold the run's validation identities and these give enough impostor pairs for the rate, they alone:
+    the test identities stay without part in any choice. Otherwise everybody that the model has not seen, and where
+    those are the run's own test identities, a warning says so.
+
+    Raises:
+        DataError: Too little is left.
+    """
+    manifest, hashes = store.manifest, model.split.hashes
+    held_out = frozenset(hashes["validation"])
+    names = {row.identity for row, mark in zip(manifest.rows, store.hashes, strict=True) if mark in held_out}
+    rows = np.array([n for n, row in enumerate(manifest.rows) if row.identity in names], dtype=np.int64)
+    count = np.bincount(manifest.labels[rows]) if len(rows) else np.zeros(0, np.int64)
+    impostor, genuine = int(len(rows) ** 2 - (count**2).sum()) // 2, int((count * (count - 1)).sum()) // 2
+    if 0 < target_fmr < 1 and impostor >= least_impostors(target_fmr) and genuine:
+        left_out = tuple(sorted(set(manifest.identities) - names))
+        return Scored(rows, len(names), left_out, len(manifest) - len(rows), ())
+    scored = scored_rows(model, store)
+    if not scored.left_out:
+        return scored
+    warning = (
+        f"the {len(names)} validation identities give too few pairs ({impostor} of different identities), so the "
+        "threshold is chosen on the identities that the run keeps for its test; measure its error rates on others"
+    )
+    return replace(scored, warnings=(*scored.warnings, warning))
+
+
 def calibrate_run(model: Model, store: SampleStore, *, target_fmr: float, seed: int = 0) -> Calibration:
-    """Choose the threshold for a false match rate on identities that the model has not seen.
+    """Choose the threshold for a false match rate on identities that the model was not trained on: `calibration_rows`.
 
     The threshold is not stored; `Model.save_calibration` does that.
 
@@ -184,9 +224,9 @@ def calibrate_run(model: Model, store: SampleStore, *, target_fmr: float, seed: 
         DataError: Too little is left to score.
         InvalidInput: Too few impostor pairs for the rate, or genuine and impostor scores that overlap beyond use.
     """
-    scored = scored_rows(model, store)
-    vectors_ND = embed_rows(model.encoder, store, scored.rows)
-    pairs = all_pairs(vectors_ND, store.manifest.labels[scored.rows], seed=seed)
+    rows_N = calibration_rows(model, store, target_fmr=target_fmr).rows
+    vectors_ND = embed_rows(model.encoder, store, rows_N)
+    pairs = all_pairs(vectors_ND, store.manifest.labels[rows_N], seed=seed)
     return calibrate(pairs.scores, pairs.genuine, target_fmr=target_fmr)
 
 

@@ -1,0 +1,1 @@
+"""One self-contained HTML page about a run: figures with baselines, real search results, hardest pairs, provenance."""

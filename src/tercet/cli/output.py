@@ -1,0 +1,97 @@
+"""What a command writes: one JSON object or readable text on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, final
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["JsonOption", "Screen"]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; all else goes to stderr.")]
+
+SHOWN = ("EER", "recall@1", "MAP@R")
+
+
+@final
+class Screen:
+    """Where one command writes.
+
+    Without `--json`, results are text on stdout; with it, stdout carries exactly one JSON object and the same text
+    goes to stderr. Notes and progress always go to stderr.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        # File names may hold [brackets] and :colons:, which must not be read as markup.
+        self.notes = Console(stderr=True, markup=False, highlight=False, emoji=False)
+        self.results = Console(stderr=as_json, markup=False, highlight=False, emoji=False)
+
+    def note(self, text: str) -> None:
+        """One line on stderr."""
+        self.notes.print(text, soft_wrap=True)
+
+    def say(self, text: str = "") -> None:
+        """One line of the result as text."""
+        self.results.print(text, soft_wrap=True)
+
+    def title(self, text: str) -> None:
+        """A heading in the result's text."""
+        self.results.print()
+        self.results.print(Text(text, style="bold"))
+
+    def emit(self, result: Mapping[str, Any]) -> None:
+        """The result as one JSON object on stdout; nothing without `--json`."""
+        if self.as_json:
+            typer.echo(json.dumps(_plain(result), allow_nan=False))
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+        """A table; `right` names the columns that are set flush right."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for i, column in enumerate(columns):
+            table.add_column(Text(column), justify="right" if i in right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self.results.print(table)
+
+    def figures(self, evaluation: Mapping[str, Any]) -> None:
+        """The short table of an evaluation: the baselines, then the model, with 95 % intervals where they are known."""
+        from tercet.report.words import columns_and_systems
+
+        columns, systems = columns_and_systems(evaluation)
+        shown = [i for i, (heading, _) in enumerate(columns) if heading in SHOWN]
+        self.table(
+            ("", *(columns[i][0] for i in shown)),
+            [(system.name, *(system.figures[i] for i in shown)) for system in systems],
+            right=range(1, len(shown) + 1),
+        )
+
+    def skipped(self, skipped: Sequence[Mapping[str, str]], *, most: int = 5) -> None:
+        """Say how many files were left out, and name the first few with their reasons."""
+        if not skipped:
+            return
+        self.note(f"skipped {len(skipped)} {'file' if len(skipped) == 1 else 'files'}:")
+        for item in skipped[:most]:
+            self.note(f"  {item['path']}: {item['reason']}")
+        if len(skipped) > most:
+            self.note(f"  and {len(skipped) - most} more")
+
+
+def _plain(value: Any) -> Any:
+    """The value in JSON's own types; a figure that does not exist (NaN, infinity) becomes null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item"):  # a numpy scalar
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | type(None)) else str(value)

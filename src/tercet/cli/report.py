@@ -1,0 +1,61 @@
+"""`report`: one self-contained HTML page about a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tercet.cli.output import JsonOption, Screen
+from tercet.cli.progress import scoring
+from tercet.cli.use import LayoutOption, RunArgument, read_store
+
+__all__ = ["make_report", "report"]
+
+PAGE = "report.html"
+
+
+def report(
+    run: RunArgument,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DATA]", help="What to score; without it the data that the run was trained on.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Where the page goes.", show_default="RUN/report.html")
+    ] = None,
+    layout: LayoutOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a page with figures, baselines, real search results, the hardest pairs, training curves and provenance.
+
+    The page holds pictures from DATA: treat it as you treat the data.
+    """
+    screen = Screen(as_json=as_json)
+    page = make_report(run, data, out or run / PAGE, layout, screen)
+    screen.say(f"report: {page}")
+    screen.emit({"report": str(page), "run": str(run)})
+
+
+def make_report(run: Path, data: Path | None, out: Path, layout: str, screen: Screen) -> Path:
+    """Score the run on the data and write the page."""
+    from tercet.data import read_data
+    from tercet.errors import DataError
+    from tercet.report.collect import collect, invocation
+    from tercet.report.page import render
+    from tercet.run import load
+    from tercet.run.files import write_bytes
+
+    model = load(run)
+    if data is None:
+        data, layout = invocation(model)
+        if not data.exists():
+            raise DataError(f"{data}: the run's data are not there any more; name other data: tercet report {run} DATA")
+    manifest = read_data(data, layout=layout, suffixes=model.front_end.SUFFIXES)
+    with read_store(manifest, model, screen) as store, scoring(screen.notes) as tell:
+        page = collect(model, store, on_phase=tell)
+    write_bytes(out, render(page).encode())
+    return out

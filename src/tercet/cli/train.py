@@ -1,0 +1,159 @@
+"""`train`: from a folder of labelled pictures to a run folder, with the test figures at the end."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tercet.cli.output import JsonOption, Screen
+from tercet.cli.progress import Training, scoring
+from tercet.cli.use import read_store
+from tercet.errors import InvalidOption, RunError
+
+if TYPE_CHECKING:
+    from tercet.data import Manifest
+    from tercet.train import Plan
+
+__all__ = ["parse_margin", "run_training", "train"]
+
+EXIT_INTERRUPTED = 130
+COMMAND = "command.json"
+EVALUATION = "evaluation.json"
+
+
+def train(
+    context: typer.Context,
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA", help="A folder with one folder per identity, or a manifest CSV.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.", show_default=False)],
+    task: Annotated[
+        str | None, typer.Option(help="What the pictures are: images, faces or digits.", show_default=False)
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Train for this long.", show_default="by task")] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Or: train for so many passes over the data.", show_default=False)
+    ] = None,
+    margin: Annotated[
+        str | None, typer.Option(help="Margin of the triplet loss: a number, or soft.", show_default="0.2")
+    ] = None,
+    mining: Annotated[
+        str | None,
+        typer.Option(help="Which triplets of a batch count: all, hard, semihard, ...", show_default="by task"),
+    ] = None,
+    embedding_dim: Annotated[int | None, typer.Option(help="Width of the embedding.", show_default="by task")] = None,
+    seed: Annotated[int | None, typer.Option(help="Every random draw follows from it.", show_default="0")] = None,
+    layout: Annotated[
+        str, typer.Option(help="How DATA is laid out: folders (one per identity), manifest (a CSV), or auto.")
+    ] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the last checkpoint in RUN stands.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a model on some of the identities, and test it on others that it has never seen.
+
+    The identities are divided by the seed (or by a split column of the manifest) into train, validation and test.
+    Ctrl-C keeps the last checkpoint and the best model so far; --resume goes on from there.
+    """
+    from tercet.data import read_data
+    from tercet.tasks import load_task, resume_plan
+
+    screen = Screen(as_json=as_json)
+    if minutes is not None and epochs is not None:
+        raise InvalidOption("--minutes and --epochs: give one of them")
+    given: dict[str, Any] = {"mining": mining, "seed": seed, "margin": None if margin is None else parse_margin(margin)}
+    settings = {name: value for name, value in given.items() if value is not None}
+    if minutes is not None or epochs is not None:
+        settings |= {"minutes": minutes, "epochs": epochs}
+    if resume:
+        plan = resume_plan(out)
+        if task is not None and task != plan.task:
+            raise RunError(f"{out}: was started with task={plan.task!r}, not {task!r}")
+        encoder = plan.encoder if embedding_dim is None else replace(plan.encoder, embedding_dim=embedding_dim)
+        plan = replace(plan, encoder=encoder, settings=replace(plan.settings, **settings))
+    elif task is None:
+        raise InvalidOption("--task is needed: images, faces or digits")
+    else:
+        plan = load_task(task).plan(embedding_dim=embedding_dim, **settings)
+    manifest = read_data(data, layout=layout, suffixes=plan.front_end.SUFFIXES)
+    result = run_training(manifest, plan, out, screen, resume=resume, command=context.obj, data=data, layout=layout)
+    screen.say(f"model {result['model']} in {out}")
+    screen.say("try next:")
+    screen.say(f"  tercet report {out}")
+    screen.say(f"  tercet calibrate {out} {data} --fmr 0.01")
+    screen.say(f"  tercet search {out} FILE --gallery {data}")
+    screen.emit(result)
+
+
+def run_training(
+    manifest: Manifest,
+    plan: Plan,
+    out: Path,
+    screen: Screen,
+    *,
+    resume: bool,
+    command: Sequence[str],
+    data: Path,
+    layout: str,
+) -> dict[str, Any]:
+    """Train with a live display, score the identities kept for the test, and keep both in the run; returns all."""
+    from tercet.data import Manifest, split_identities
+    from tercet.protocol import evaluate_run
+    from tercet.run import load
+    from tercet.run.files import write_json
+    from tercet.train import train as run
+
+    split = split_identities(manifest, seed=plan.settings.seed)
+    test = manifest.of(split.test)
+    screen.note(
+        f"training on {len(manifest.of(split.train))} pictures of {len(split.train)} identities; "
+        f"{len(split.validation)} more choose the best weights, {len(split.test)} are kept for the test"
+    )
+    interrupted = False
+    try:
+        with Training(screen.notes) as progress:
+            run(manifest, plan, out, resume=resume, on_progress=progress)
+    except KeyboardInterrupt:
+        interrupted = True
+    if (out / "plan.json").is_file():
+        write_json(
+            out / COMMAND,
+            {"command": shlex.join(["tercet", *command]), "data": str(data.resolve()), "layout": layout},
+        )
+    if interrupted:
+        screen.note(f"tercet: interrupted; the last checkpoint is in {out}; go on with --resume")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    model = load(out)
+    # The training has noted what it could not read, and the store below notes the same of the test.
+    trained_skipped = list(model.config["data"]["skipped"])
+    with read_store(Manifest(test.root, test.rows), model, screen) as store, scoring(screen.notes) as tell:
+        evaluation = evaluate_run(model, store, on_phase=tell).to_json()
+    evaluation["skipped"] = trained_skipped + evaluation["skipped"]
+    write_json(out / EVALUATION, evaluation)
+    screen.skipped(evaluation["skipped"])
+    screen.title(
+        f"Test on {evaluation['samples']} pictures of {evaluation['identities']} identities never seen in training"
+    )
+    screen.figures(evaluation)
+    return {"run": str(out), "task": plan.task, **evaluation, "trained_on": model.config["data"]["identities"]}
+
+
+def parse_margin(text: str) -> float | Literal["soft"]:
+    """`soft`, or a number.
+
+    Raises:
+        InvalidOption: Anything else.
+    """
+    if text == "soft":
+        return "soft"
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidOption.unknown("margin", text, ["soft", 0.2]) from None

@@ -1,0 +1,138 @@
+"""What the report page shows, and its rendering: plain values in, one self-contained HTML text out.
+
+The page loads nothing: styles and pictures are inside it, and its content security policy forbids everything else.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+__all__ = ["Drawing", "Fact", "Page", "Pair", "Picture", "Query", "Ranked", "System", "picture", "render"]
+
+_SMALL = 32  # pixels; up to here a picture is kept exactly (PNG) and shown with hard pixel edges
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture inside the page: its data URI, what it is of, and where it comes from."""
+
+    uri: str
+    identity: str
+    path: str
+    small: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One search result."""
+
+    picture: Picture
+    score: float
+    correct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query picture and its ranked results."""
+
+    picture: Picture
+    results: tuple[Ranked, ...]
+
+    @property
+    def correct(self) -> int:
+        """How many of the results shown are of the query's identity."""
+        return sum(result.correct for result in self.results)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two pictures and their score."""
+
+    first: Picture
+    second: Picture
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One row of the table: a name and its figures as text, in the order of the page's columns."""
+
+    name: str
+    figures: tuple[str, ...]
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A diagram with its caption, which says in words what there is to see."""
+
+    svg: Markup
+    heading: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A line of the provenance list."""
+
+    name: str
+    value: str
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the report shows; empty parts are left out of the page."""
+
+    title: str
+    summary: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...] = ()  # heading, what it means
+    systems: tuple[System, ...] = ()
+    reading: tuple[str, ...] = ()
+    score_drawings: tuple[Drawing, ...] = ()
+    queries: tuple[Query, ...] = ()
+    query_note: str = ""
+    false_matches: tuple[Pair, ...] = ()
+    false_non_matches: tuple[Pair, ...] = ()
+    calibration: tuple[str, ...] = ()
+    training_drawings: tuple[Drawing, ...] = ()
+    provenance: tuple[Fact, ...] = ()
+    settings: tuple[Fact, ...] = field(default=())
+
+
+def picture(pixels_CHW: npt.NDArray[np.uint8], *, identity: str, path: str, longest: int = 112) -> Picture:
+    """A picture from pixels [C, H, W]: PNG when it is small, otherwise a JPEG of at most `longest` pixels a side."""
+    channels, height, width = pixels_CHW.shape
+    image = Image.fromarray(pixels_CHW[0] if channels == 1 else np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)))
+    small = max(height, width) <= _SMALL
+    buffer = io.BytesIO()
+    if small:
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.thumbnail((longest, longest))
+        image.save(buffer, "JPEG", quality=82)
+    kind = "png" if small else "jpeg"
+    uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return Picture(uri, identity, path, small)
+
+
+def render(page: Page) -> str:
+    """The page as HTML text. Names from the data are escaped."""
+    environment = Environment(
+        loader=PackageLoader("tercet.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    context: dict[str, Any] = {"page": page}
+    return environment.get_template("report.html.j2").render(context)
