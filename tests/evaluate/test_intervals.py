@@ -126,7 +126,8 @@ def test_a_subsample_holds_each_pair_once_and_all_genuine_ones_that_fit():
 def test_too_few_identities_have_no_interval():
     x = np.random.default_rng(0).normal(size=(6, 3))
     labels = [0, 0, 0, 1, 1, 1]
-    assert bootstrap_verification(all_pairs(x, labels), labels) == {}
+    for seed in range(8):
+        assert bootstrap_verification(all_pairs(x, labels), labels, resamples=20, seed=seed) == {}
     # One genuine pair and one impostor pair of three people: only two of nine resamples hold them all.
     pairs = Pairs(np.array([0.5, 0.4]), np.array([True, False]), np.array([0, 2]), np.array([1, 3]))
     assert bootstrap_verification(pairs, [0, 0, 1, 2]) == {}

@@ -65,7 +65,8 @@ def test_small_chunks_of_queries_give_the_same_result(monkeypatch):
     np.testing.assert_array_equal(parts.score_QK, whole.score_QK)
 
 
-def test_no_tile_holds_more_than_its_share_of_similarities(monkeypatch):
+@pytest.mark.parametrize("k", [5, 1000])
+def test_no_tile_holds_more_than_its_share_of_similarities(k, monkeypatch):
     sizes = []
     steps = similarity.grid_steps
 
@@ -75,7 +76,7 @@ def test_no_tile_holds_more_than_its_share_of_similarities(monkeypatch):
 
     monkeypatch.setattr(similarity, "grid_steps", watched)
     x = np.random.default_rng(0).normal(size=(3000, 2))
-    nearest(x, k=5)
+    nearest(x, k=k)
     assert sum(sizes) == 3000 * 3000
     assert max(sizes) <= 2**20
 

@@ -6,10 +6,10 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, final
 
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import betaincinv  # not scipy.stats, which takes most of a second to import
 
 from tercet.errors import InvalidInput
 from tercet.evaluate.error_curve import between, checked_scores, error_curve, least_impostors
@@ -20,6 +20,7 @@ _USELESS_FNMR = 0.95
 _USELESS_EER = 0.45
 
 
+@final
 @dataclass(frozen=True)
 class Calibration:
     """A threshold on the similarity (accept where score >= threshold) and the evidence for it.
@@ -97,8 +98,8 @@ def calibrate(scores: npt.ArrayLike, genuine: npt.ArrayLike, *, target_fmr: floa
 
 
 def _clopper_pearson(errors: int, trials: int) -> tuple[float, float]:
-    low = float(stats.beta.ppf(0.025, errors, trials - errors + 1)) if errors else 0.0
-    high = float(stats.beta.ppf(0.975, errors + 1, trials - errors)) if errors < trials else 1.0
+    low = float(betaincinv(errors, trials - errors + 1, 0.025)) if errors else 0.0
+    high = float(betaincinv(errors + 1, trials - errors, 0.975)) if errors < trials else 1.0
     return low, high
 
 

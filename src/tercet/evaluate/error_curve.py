@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ __all__ = ["ErrorCurve", "between", "checked_scores", "error_curve", "least_impo
 _RULE_OF_THIRTY = 30
 
 
+@final
 @dataclass(frozen=True)
 class ErrorCurve:
     """Error counts at thresholds in descending order; the first threshold, just above every score, accepts nothing.

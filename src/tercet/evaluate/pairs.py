@@ -6,6 +6,7 @@ Legend: N rows; D embedding width; P pairs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ __all__ = ["Pairs", "all_pairs"]
 _GATHERED_VALUES = 2**21  # float64 values gathered at a time for sampled pairs: 16 MiB a side
 
 
+@final
 @dataclass(frozen=True)
 class Pairs:
     """Scored pairs: `scores` [P] (larger: more alike), `genuine` [P] bool, and the rows `first` and `second` [P]."""
@@ -97,6 +99,7 @@ def _every_pair(x_ND: npt.NDArray[np.float64], labels: npt.NDArray[np.int64], co
     return pairs
 
 
+@final
 @dataclass(frozen=True)
 class _PairIndex:
     """A numbering of the genuine pairs and one of the impostor pairs, from which any pair is found by its number.

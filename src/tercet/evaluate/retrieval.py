@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from tercet.evaluate.similarity import SampleIds, checked_labels, nearest_tiles,
 __all__ = ["Retrieval", "RetrievalPerQuery", "retrieval", "retrieval_per_query"]
 
 
+@final
 @dataclass(frozen=True)
 class Retrieval:
     """Means over the queries that have a positive; `queries` is their number, `excluded` that of the others."""
@@ -29,6 +31,7 @@ class Retrieval:
     excluded: int
 
 
+@final
 @dataclass(frozen=True)
 class RetrievalPerQuery:
     """The figures of every query [Q], and its nearest gallery rows.
@@ -149,7 +152,8 @@ def retrieval_per_query(
         result.scores[rows, :width] = score_BK[:, :width]
         has = positives[rows] > 0
         rows, index_BK = rows[has], index_BK[has]
-        hit_BK = (index_BK >= 0) & (theirs[index_BK] == own[rows, None])
+        # An empty place (-1) reads some row's label; it stands behind every positive, where no figure changes any more.
+        hit_BK = theirs[index_BK] == own[rows, None]
         for k in ks:
             result.recall[str(k)][rows] = hit_BK[:, :k].any(axis=1)
         place_K = np.arange(1, index_BK.shape[1] + 1)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ _INDEX = np.int64(2**32 - 1)
 _NOTHING = np.int64(-(2**62))  # the key of an excluded row or an empty place: below that of every score
 
 
+@final
 @dataclass(frozen=True)
 class Neighbours:
     """The nearest gallery rows of each query, best first.
@@ -134,6 +136,7 @@ def nearest(
     return Neighbours(index, score)
 
 
+@final
 @dataclass(frozen=True)
 class SampleIds:
     """Which gallery rows are the query itself: rows with the same code."""

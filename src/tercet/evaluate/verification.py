@@ -7,6 +7,7 @@ FMR(t) is the share of impostor pairs with score >= t, FNMR(t) the share of genu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ __all__ = ["TAR_TARGETS", "Roc", "Verification", "roc", "verification"]
 TAR_TARGETS = {"0.1": 0.1, "0.01": 0.01, "0.001": 0.001}
 
 
+@final
 @dataclass(frozen=True)
 class Roc:
     """FMR and FNMR [T + 1] at thresholds in descending order, all finite; the first one accepts nothing."""
@@ -28,6 +30,7 @@ class Roc:
     fnmr: npt.NDArray[np.float64]
 
 
+@final
 @dataclass(frozen=True)
 class Verification:
     """What `verification` returns; rates between 0 and 1.
