@@ -52,5 +52,5 @@ def resume_plan(out: Path) -> Plan:
             load_task(values["task"]).augment,
             Settings.from_json(values["settings"]),
         )
-    except (TercetError, KeyError, TypeError) as error:
+    except (TercetError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{out / 'plan.json'}: damaged ({error})") from error

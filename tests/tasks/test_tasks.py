@@ -1,0 +1,74 @@
+import json
+
+import pytest
+import torch
+
+from synthetic import read_people, tiny_plan, write_people
+from tercet.errors import InvalidInput, InvalidOption, RunError
+from tercet.tasks import load_task, resume_plan, task_names
+from tercet.train import train
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_a_task_fits_together_and_says_what_it_is(name):
+    task = load_task(name)
+    assert task.name == name and task.summary and ".png" in task.suffixes
+    plan = task.plan()
+    assert plan.encoder.pool in ("average", "flatten")
+    x_BCHW = torch.rand(4, *task.front_end.shape) * 2 - 1
+    changed = task.augment(x_BCHW, torch.Generator().manual_seed(0))
+    assert changed.shape == x_BCHW.shape and changed.abs().max() <= 1 + 1e-5
+    assert not torch.equal(changed, x_BCHW)
+
+
+def test_the_tasks_there_are_and_one_that_is_not():
+    assert {"digits", "faces", "images"} <= set(task_names())
+    for unknown in ("birds", "task", "__init__", "../faces"):
+        with pytest.raises(InvalidOption, match=r"task=.*'digits', 'faces', 'images'"):
+            load_task(unknown)
+
+
+def test_a_mirrored_digit_is_never_shown():
+    """The left half of a picture that is dark on the left stays the darker one."""
+    x_BCHW = torch.ones(200, 1, 8, 8)
+    x_BCHW[..., :4] = -1
+    changed = load_task("digits").augment(x_BCHW, torch.Generator().manual_seed(0))
+    assert bool((changed[..., :4].mean(dim=(1, 2, 3)) < changed[..., 4:].mean(dim=(1, 2, 3))).all())
+
+
+def test_settings_of_a_plan_can_be_replaced_and_one_budget_replaces_the_other():
+    task = load_task("faces")
+    plan = task.plan(embedding_dim=32, epochs=3, margin=0.5, seed=9)
+    assert plan.encoder.embedding_dim == 32
+    settings = plan.settings
+    assert (settings.epochs, settings.minutes, settings.margin, settings.seed) == (3, None, 0.5, 9)
+    assert task.plan(minutes=1).settings.minutes == 1
+    with pytest.raises(InvalidInput, match="minutes, epochs"):
+        task.plan(minutes=1, epochs=1)
+    with pytest.raises(InvalidInput, match=r"settings: .*speed"):
+        task.plan(speed=3)
+    with pytest.raises(InvalidOption, match="mining="):
+        task.plan(mining="best")
+
+
+def test_the_plan_of_a_run_is_found_again(tmp_path):
+    plan = tiny_plan(epochs=1, margin=0.3)
+    train(read_people(write_people(tmp_path / "people")), plan, tmp_path / "run")
+    found = resume_plan(tmp_path / "run")
+    assert found.to_json() == plan.to_json() and found.augment is load_task("digits").augment
+
+
+def test_a_missing_or_damaged_plan_is_one_line(tmp_path):
+    with pytest.raises(RunError, match=r"plan\.json: cannot be read"):
+        resume_plan(tmp_path)
+    whole = tiny_plan().to_json()
+    for damage in (
+        {},
+        whole | {"task": "birds"},
+        whole | {"settings": {}},
+        whole | {"encoder": 3},
+        whole | {"task": 3},
+    ):
+        (tmp_path / "plan.json").write_text(json.dumps(damage))
+        with pytest.raises(RunError, match=r"plan\.json: damaged"):
+            resume_plan(tmp_path)

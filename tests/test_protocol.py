@@ -1,0 +1,171 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+import tercet
+from synthetic import read_people, tiny_plan, write_people
+from tercet.data import SampleStore
+from tercet.encoders import build_encoder
+from tercet.errors import DataError, InvalidInput
+from tercet.evaluate import all_pairs, retrieval, verification
+from tercet.protocol import calibrate_run, evaluate_run, scored_rows
+from tercet.train import train
+
+KEYS = {"eer", "auc", "accuracy", "tar_at_fmr", "pairs", "recall", "map_at_r", "r_precision", "queries", "excluded"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_people(tmp_path_factory.mktemp("data") / "people", people=20, pictures=6)
+
+
+@pytest.fixture(scope="module")
+def model(folder, tmp_path_factory):
+    return tercet.load(train(read_people(folder), tiny_plan(epochs=8), tmp_path_factory.mktemp("out") / "run"))
+
+
+def read(folder, model):
+    return SampleStore.read(read_people(folder), model.front_end)
+
+
+@pytest.fixture(scope="module")
+def evaluation(folder, model):
+    with read(folder, model) as store:
+        return evaluate_run(model, store, resamples=50)
+
+
+def test_whoever_was_trained_or_validated_on_is_left_out(folder, model):
+    with read(folder, model) as store:
+        scored = scored_rows(model, store)
+        names = {store.manifest.rows[row].identity for row in scored.rows}
+    split = model.split.split
+    assert names == set(split.test) and scored.identities == len(names) == 5
+    assert scored.left_out == tuple(sorted({*split.train, *split.validation}))
+    assert scored.left_out_samples == 6 * 15 and scored.warnings == ()
+
+
+def test_one_file_in_training_leaves_the_whole_identity_out_whatever_it_is_called(folder, model, tmp_path):
+    strangers = write_people(tmp_path / "strangers", people=3, seed=5)
+    for name in ("p00", "p01", "p02"):
+        (strangers / name).rename(strangers / f"new-{name}")
+    known = model.split.split.train[0]
+    (strangers / "new-p01" / "copy.png").write_bytes((folder / known / "3.png").read_bytes())
+    with read(strangers, model) as store:
+        scored = scored_rows(model, store)
+    assert scored.left_out == ("new-p01",) and scored.identities == 2 and scored.left_out_samples == 7
+
+
+def test_a_namesake_without_a_common_file_is_scored_with_a_warning(model, tmp_path):
+    with read(write_people(tmp_path / "others", people=20, seed=5), model) as store:
+        evaluation = evaluate_run(model, store, resamples=0, baselines=False)
+    assert evaluation.scored.identities == 20 and evaluation.scored.left_out == ()
+    assert len(evaluation.to_json()["warnings"]) == 1
+    assert evaluation.scored.warnings[0].startswith("15 identities have the name of one in training")
+
+
+def test_where_nobody_is_left_one_line_says_so(folder, model):
+    split = model.split.split
+    manifest = read_people(folder)
+    with (
+        SampleStore.read(manifest.of(split.train), model.front_end) as store,
+        pytest.raises(DataError, match="nobody is left to score"),
+    ):
+        evaluate_run(model, store)
+    with (
+        SampleStore.read(manifest.of(split.train + split.test[:1]), model.front_end) as store,
+        pytest.raises(DataError, match="1 identities are left"),
+    ):
+        evaluate_run(model, store)
+
+
+def test_the_json_has_the_keys_of_the_contract_and_is_json(evaluation):
+    values = evaluation.to_json()
+    assert values.keys() == KEYS | {
+        "intervals", "baselines", "identities", "samples", "left_out", "skipped", "warnings", "model"
+    }  # fmt: skip
+    assert json.loads(json.dumps(values, allow_nan=False)) == values
+    assert values["baselines"].keys() == {"raw_pixels", "untrained"}
+    assert all(figures.keys() == KEYS for figures in values["baselines"].values())
+    assert values["pairs"] == {"genuine": 5 * 15, "impostor": 30 * 29 // 2 - 75}
+    assert values["queries"] == 30 and values["excluded"] == 0 and values["recall"].keys() == {"1", "5", "10"}
+    assert values["tar_at_fmr"]["0.001"] is None and values["tar_at_fmr"]["0.1"] > 0
+    assert values["left_out"] == {"identities": 15, "samples": 90}
+    intervals = values["intervals"]
+    for low, high, figure in (
+        (*intervals["eer"]["ci95"], values["eer"]),
+        (*intervals["recall"]["1"]["ci95"], values["recall"]["1"]),
+        (*intervals["tar_at_fmr"]["0.1"]["ci95"], values["tar_at_fmr"]["0.1"]),
+    ):
+        assert 0 <= low <= high <= 1 and low - 0.2 <= figure <= high + 0.2
+    assert "0.001" not in intervals["tar_at_fmr"]
+
+
+def test_the_figures_are_those_of_the_models_vectors(folder, model, evaluation):
+    test = read_people(folder).of(model.split.split.test)
+    x_ND = model.embed([row.path for row in test.rows])
+    pairs = all_pairs(x_ND, test.labels)
+    assert evaluation.figures["eer"] == pytest.approx(verification(pairs.scores, pairs.genuine).eer, abs=1e-9)
+    assert evaluation.figures["map_at_r"] == pytest.approx(retrieval(x_ND, test.labels).map_at_r, abs=1e-9)
+
+
+def test_raw_pixels_are_the_pictures_without_their_mean(folder, model, evaluation):
+    test = read_people(folder).of(model.split.split.test)
+    pixels_ND = np.stack([model.front_end.decode(row.path).ravel() for row in test.rows]).astype(np.float64)
+    pairs = all_pairs(pixels_ND - pixels_ND.mean(axis=1, keepdims=True), test.labels)
+    expected = verification(pairs.scores, pairs.genuine)
+    assert evaluation.baselines["raw_pixels"]["eer"] == pytest.approx(expected.eer, abs=1e-6)
+
+
+def test_untrained_is_the_network_that_the_training_began_with(folder, model, evaluation):
+    torch.manual_seed(model.config["seed"])
+    encoder = build_encoder(model.config["encoder"])
+    test = read_people(folder).of(model.split.split.test)
+    x_BCHW = torch.from_numpy(np.stack([model.front_end.decode(row.path) for row in test.rows]))
+    with torch.no_grad():
+        x_ND = encoder(model.front_end.normalise(x_BCHW)).numpy()
+    pairs = all_pairs(x_ND, test.labels)
+    expected = verification(pairs.scores, pairs.genuine).eer
+    assert evaluation.baselines["untrained"]["eer"] == pytest.approx(expected, abs=1e-6)
+    assert evaluation.figures["eer"] < expected
+
+
+def test_one_protocol_alone_and_no_baselines(folder, model):
+    told = []
+    with read(folder, model) as store:
+        one = evaluate_run(model, store, protocol="verification", baselines=False, resamples=0, on_phase=told.append)
+        other = evaluate_run(model, store, protocol="retrieval", baselines=False, resamples=0)
+    assert told == ["model", "figures"]
+    assert one.figures.keys() == {"eer", "auc", "accuracy", "tar_at_fmr", "pairs"}
+    assert other.figures.keys() == KEYS - one.figures.keys()
+    assert one.to_json()["intervals"] == {} == one.to_json()["baselines"]
+
+
+def test_the_order_of_files_and_the_callers_generator_change_nothing(folder, model, evaluation):
+    torch.manual_seed(123)
+    state = torch.random.get_rng_state()
+    with read(folder, model) as store:
+        again = evaluate_run(model, store, resamples=50)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert again.to_json() == evaluation.to_json()
+
+
+def test_skipped_files_are_counted(model, tmp_path):
+    strangers = write_people(tmp_path / "strangers", people=3, seed=5)
+    (strangers / "p00" / "0.png").write_bytes(b"")
+    with read(strangers, model) as store:
+        values = evaluate_run(model, store, resamples=0, baselines=False).to_json()
+    assert values["skipped"] == [{"path": "p00/0.png", "reason": "the file is empty"}] and values["samples"] == 17
+
+
+def test_calibration_is_on_strangers_and_refuses_what_the_pairs_cannot_bear(folder, model):
+    with read(folder, model) as store:
+        scored = scored_rows(model, store)
+        counts = Counter(store.manifest.rows[row].identity for row in scored.rows)
+        impostors = (len(scored.rows) ** 2 - sum(n * n for n in counts.values())) // 2
+        calibration = calibrate_run(model, store, target_fmr=0.1)
+        assert calibration.impostor_pairs == impostors and calibration.achieved_fmr <= 0.1
+        with pytest.raises(InvalidInput, match=str(impostors)):
+            calibrate_run(model, store, target_fmr=0.001)
