@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from tercet.evaluate.accuracy import cross_validated_decisions, identity_folds
 from tercet.evaluate.calibration import Calibration, calibrate
+from tercet.evaluate.error_curve import least_impostors
 from tercet.evaluate.intervals import bootstrap_retrieval, bootstrap_verification
 from tercet.evaluate.pairs import Pairs, all_pairs
 from tercet.evaluate.retrieval import Retrieval, RetrievalPerQuery, retrieval, retrieval_per_query
@@ -33,4 +34,5 @@ __all__ = [
     "bootstrap_retrieval",
     "calibrate",
     "Calibration",
+    "least_impostors",
 ]
