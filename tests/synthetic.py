@@ -30,7 +30,7 @@ def read_people(folder: Path) -> Manifest:
     return read_data(folder, suffixes=ImageFrontEnd.SUFFIXES)
 
 
-def augment(x_BCHW, generator):
+def augment(x_BCHW, labels_B, generator):
     return affine(x_BCHW, generator, shift=0.05)
 
 

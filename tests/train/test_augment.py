@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tercet.train.augment import affine, erase, light, tint
+from tercet.train.augment import affine, erase, light, recolour_identities, tint, turn_identities
 
 
 def seeded(seed=0):
@@ -82,3 +82,34 @@ def test_erase_covers_with_the_mean_and_leaves_the_rest():
     torch.testing.assert_close(erased[changed[:, None].expand_as(x)], mean[changed[:, None].expand_as(x)])
     share = changed.float().mean(dim=(1, 2))
     assert 0.2 < float(share.max()) <= 0.3 and float(share.min()) < 0.05
+
+
+IDENTITY_CHANGES = {"turn": turn_identities, "recolour": recolour_identities}
+
+
+@pytest.mark.parametrize("name", IDENTITY_CHANGES)
+def test_all_pictures_of_an_identity_change_in_the_same_way_and_identities_in_different_ways(name):
+    change = IDENTITY_CHANGES[name]
+    one = pictures(batch=1, height=9, width=9)
+    x = one.expand(60, -1, -1, -1).clone()
+    labels = torch.arange(60) % 20 * 7
+    changed = change(x, labels, seeded(1), share=1.0)
+    for label in labels.unique():
+        group = changed[labels == label]
+        assert torch.equal(group, group[:1].expand_as(group))
+    ways = {tuple(picture.flatten().tolist()) for picture in changed}
+    assert len(ways) > (4 if name == "turn" else 3)
+    assert all(sorted(way) == sorted(one.flatten().tolist()) for way in ways), "pixels move, none is made up"
+    assert torch.equal(change(x, labels, seeded(1), share=1.0), changed)
+    assert torch.equal(change(x, labels, seeded(1), share=0.0), x)
+    some = change(x, labels, seeded(1), share=0.5)
+    unchanged = [torch.equal(some[labels == label], x[labels == label]) for label in labels.unique()]
+    assert 5 < sum(unchanged) < 19
+
+
+def test_the_eight_ways_to_turn_are_those_of_a_square():
+    x = pictures(batch=1, channels=1, height=5, width=5)
+    expected = {tuple(torch.rot90(y, k, (2, 3)).flatten().tolist()) for y in (x, x.flip(3)) for k in range(4)}
+    labels = torch.arange(200)
+    changed = turn_identities(x.expand(200, -1, -1, -1), labels, seeded(), share=1.0)
+    assert {tuple(picture.flatten().tolist()) for picture in changed} == expected

@@ -13,7 +13,7 @@ from tercet.train.plan import Settings
 __all__ = ["TASK"]
 
 
-def augment(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augment(x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Move, turn and stretch a little; never mirror, a mirrored digit is another sign."""
     x_BCHW = affine(x_BCHW, generator, shift=0.1, zoom=(0.85, 1.2), stretch=0.2, degrees=12)
     return light(x_BCHW, generator, contrast=0.2, brightness=0.1)

@@ -13,7 +13,7 @@ from tercet.train.plan import Settings
 __all__ = ["TASK"]
 
 
-def augment(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augment(x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Mirror, move and turn a little, other light, a part covered."""
     x_BCHW = affine(x_BCHW, generator, shift=0.06, zoom=(0.9, 1.15), stretch=0.1, degrees=8, flip=True)
     x_BCHW = light(x_BCHW, generator, contrast=0.3, brightness=0.2, slope=0.2)

@@ -13,7 +13,7 @@ from tercet.train.plan import Settings
 __all__ = ["TASK"]
 
 
-def augment(x_BCHW: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augment(x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Mirror, another cut and angle, other light and white balance, a part covered."""
     x_BCHW = affine(x_BCHW, generator, shift=0.1, zoom=(0.85, 1.5), stretch=0.2, degrees=12, flip=True)
     x_BCHW = light(x_BCHW, generator, contrast=0.3, brightness=0.2)

@@ -161,7 +161,7 @@ class _Training:
         pictures_BCHW = self.plan.front_end.normalise(self.store.take(rows_B).to(device))
         labels_B = torch.from_numpy(self.labels_N[rows_B]).to(device)
         with self.accelerator.autocast():
-            embeddings_BD = self.model(self.plan.augment(pictures_BCHW, generator))
+            embeddings_BD = self.model(self.plan.augment(pictures_BCHW, labels_B, generator))
         try:
             loss = self.criterion(embeddings_BD, labels_B)
         except InvalidInput as error:

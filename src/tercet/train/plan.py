@@ -16,8 +16,8 @@ from tercet.losses import TripletLoss
 
 __all__ = ["Augment", "Plan", "Settings"]
 
-Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
-"""(x [B, C, H, W] float in [-1, 1], generator on the CPU) -> the same shape, each picture changed in its own way."""
+Augment = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
+"""(x [B, C, H, W] float in [-1, 1], labels [B], generator on the CPU) -> pictures of the same shape and labels."""
 
 
 @final
