@@ -250,6 +250,15 @@ def test_unreadable_pictures_are_skipped_and_counted(tmp_path):
     assert sum(summary["samples"].values()) == 41
 
 
+def test_where_unreadable_pictures_leave_too_little_one_line_says_so(tmp_path):
+    folder = write_people(tmp_path / "people", people=4, pictures=2)
+    data = read_people(folder)
+    for picture in folder.rglob("1.png"):
+        picture.write_bytes(b"")
+    with pytest.raises(DataError, match=r"people: cannot be trained on .*no identity has two samples"):
+        train(data, tiny_plan(epochs=1), tmp_path / "run")
+
+
 def test_a_training_that_diverges_says_so_and_writes_no_model(people, tmp_path):
     with pytest.raises(RunError, match=r"diverged at step \d+.*lower learning rate"):
         train(people, tiny_plan(epochs=50, learning_rate=1e30, warmup=0, mining="all"), tmp_path / "run")

@@ -29,7 +29,7 @@ from torch import nn
 
 from tercet.data import Manifest, PKSampler, SampleStore, Skipped, split_identities
 from tercet.encoders import ConvEncoder
-from tercet.errors import InvalidInput, RunError
+from tercet.errors import DataError, InvalidInput, RunError
 from tercet.evaluate import all_pairs, retrieval, verification
 from tercet.functional import batch_statistics
 from tercet.run import RunSplit, save_model
@@ -104,12 +104,15 @@ class _Training:
         self.labels_N = store.manifest.labels
         self.train_rows = _rows_of(store, split.split.train)
         self.validation_rows = _some_identities(store, split.split.validation, _MOST_VALIDATED)
-        self.sampler = PKSampler(
-            self.labels_N[self.train_rows],
-            identities_per_batch=settings.identities_per_batch,
-            samples_per_identity=settings.samples_per_identity,
-            seed=settings.seed,
-        )
+        try:
+            self.sampler = PKSampler(
+                self.labels_N[self.train_rows],
+                identities_per_batch=settings.identities_per_batch,
+                samples_per_identity=settings.samples_per_identity,
+                seed=settings.seed,
+            )
+        except InvalidInput as error:  # unreadable files have left too little
+            raise DataError(f"{store.manifest.root}: cannot be trained on ({error})") from error
         self.budget = Budget.of(settings, self.sampler.batches_per_epoch)
         self.criterion = settings.criterion()
         torch.manual_seed(settings.seed)
