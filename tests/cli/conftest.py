@@ -61,8 +61,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run_now
 
 
-def write_some_digits(folder: Path, each: int) -> Path:
-    """`each` pictures of every digit as folder/<digit>/<number>.png; returns the manifest, divided as in the demo."""
+def write_some_digits(folder: Path, each: int) -> None:
+    """`each` pictures of every digit as folder/<digit>/<number>.png, and digits.csv, divided as in the demo."""
     digits = load_digits()
     part_of = {digit: part for part, some in PARTS.items() for digit in some}
     rows = []
@@ -72,10 +72,8 @@ def write_some_digits(folder: Path, each: int) -> Path:
             name = f"{digit}/{number:04d}.png"
             Image.fromarray((digits.images[number] * 15.9).astype(np.uint8)).save(folder / name)
             rows.append((name, digit, part))
-    manifest = folder / "digits.csv"
-    with manifest.open("w", newline="") as file:
+    with (folder / "digits.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "identity", "split"), *rows])
-    return manifest
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,14 @@ def test_hardest_pairs_of_a_case_worked_by_hand() -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
     pairs = all_pairs(angles(0, 10, 50, 60, 61, 200), labels)
     shown = hardest_false_matches(pairs, labels, count=9)
+    assert len(shown) == 9  # of 11 impostor pairs
+    shown = hardest_false_matches(pairs, labels, count=3)
     # 0 with 1 nearest at 50 and 60; then 1 with 2 at 61 and 200 (139 apart), then 0 with 2 at 50 and 200 (150 apart)
     assert [(pairs.first[i], pairs.second[i]) for i in shown] == [(2, 3), (4, 5), (2, 5)]
-    shown = hardest_false_non_matches(pairs, labels, count=9)
+    shown = hardest_false_matches(pairs, labels, count=4)
+    # one more than there are twos of identities: the second of 0 with 1, which lies behind the first
+    assert [(pairs.first[i], pairs.second[i]) for i in shown] == [(2, 3), (2, 4), (4, 5), (2, 5)]
+    shown = hardest_false_non_matches(pairs, labels, count=2)
     assert [(pairs.first[i], pairs.second[i]) for i in shown] == [(0, 2), (3, 4)]
     assert len(hardest_false_matches(pairs, labels, count=1)) == 1
 

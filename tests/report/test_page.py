@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tercet.report import figures
-from tercet.report.page import Drawing, Fact, Page, Pair, Picture, Query, Ranked, System, picture, render
+from tercet.report.page import Drawing, Fact, Figure, Page, Pair, Picture, Query, Ranked, System, picture, render
 
 VOID = {"meta", "img", "br", "link", "path", "use"}
 
@@ -57,7 +57,10 @@ def page() -> Page:
         title="a title",
         summary=("a summary",),
         columns=(("EER", "what it means"),),
-        systems=(System("raw pixels", ("20 %",)), System("trained model", ("10 %",), best=True)),
+        systems=(
+            System("raw pixels", (Figure("20 %"),)),
+            System("trained model", (Figure("10 %", "8, 12"),), best=True),
+        ),
         reading=("how to read it",),
         score_drawings=(
             Drawing(figures.histogram(scores, scores, threshold=0.1, title="scores"), "Scores", "a caption"),

@@ -12,7 +12,6 @@ from tercet.cli.digits import PARTS, write_digits
 from tercet.cli.output import JsonOption, Screen
 from tercet.cli.report import PAGE, make_report
 from tercet.cli.train import run_training
-from tercet.cli.use import verify_in_words
 from tercet.errors import RunError
 
 if TYPE_CHECKING:
@@ -112,7 +111,9 @@ def _verify_some(model: Model, test: Manifest, screen: Screen) -> list[dict[str,
         for a, b in ((first[name][0], first[name][1]), (first[name][0], first[following][0])):
             decision = model.verify(a.path, b.path)
             truth = "same" if a.identity == b.identity else "different"
-            screen.say(f"  a {a.identity} and a {b.identity}: {verify_in_words(decision)}")
+            right = {"match": truth == "same", "no-match": truth == "different"}.get(decision.decision)
+            judged = "" if right is None else ", right" if right else ", WRONG"
+            screen.say(f"  a {a.identity} and a {b.identity}: {decision.decision}, score {decision.score:.3f}{judged}")
             decisions.append({"a": test.relative(a), "b": test.relative(b), "truth": truth, **decision.to_json()})
     return decisions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, final
+from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
 from rich import box
@@ -13,10 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from tercet.report.page import Figure
+
 __all__ = ["JsonOption", "Screen"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; all else goes to stderr.")]
 
+WIDE = 10_000
 SHOWN = ("EER", "recall@1", "MAP@R")
 
 
@@ -33,6 +37,8 @@ class Screen:
         # File names may hold [brackets] and :colons:, which must not be read as markup.
         self.notes = Console(stderr=True, markup=False, highlight=False, emoji=False)
         self.results = Console(stderr=as_json, markup=False, highlight=False, emoji=False)
+        if not self.results.is_terminal:
+            self.results.width = WIDE  # a file or a pipe has no edge at which rows must be folded
 
     def note(self, text: str) -> None:
         """One line on stderr."""
@@ -54,22 +60,27 @@ class Screen:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
         """A table; `right` names the columns that are set flush right."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for i, column in enumerate(columns):
             table.add_column(Text(column), justify="right" if i in right else "left", overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
+        self.results.print()
         self.results.print(table)
+        self.results.print()
 
     def figures(self, evaluation: Mapping[str, Any]) -> None:
         """The short table of an evaluation: the baselines, then the model, with 95 % intervals where they are known."""
         from tercet.report.words import columns_and_systems
 
+        def cell(figure: Figure) -> str:
+            return f"{figure.value} [{figure.interval}]" if figure.interval else figure.value
+
         columns, systems = columns_and_systems(evaluation)
         shown = [i for i, (heading, _) in enumerate(columns) if heading in SHOWN]
         self.table(
             ("", *(columns[i][0] for i in shown)),
-            [(system.name, *(system.figures[i] for i in shown)) for system in systems],
+            [(system.name, *(cell(system.figures[i]) for i in shown)) for system in systems],
             right=range(1, len(shown) + 1),
         )
 

@@ -21,33 +21,36 @@ def draw_queries(
     Only rows in `included_N` (those with another sample of their identity) are drawn; the same seed gives the same.
     """
     order = np.random.default_rng(seed).permutation(np.flatnonzero(included_N))
-    # The turn of a row: 0 for the first drawn of its identity, 1 for the second, ...
-    turns = np.empty(len(order), dtype=np.int64)
-    seen: dict[int, int] = {}
-    for i, row in enumerate(order):
-        label = int(labels_N[row])
-        turns[i] = seen.get(label, 0)
-        seen[label] = int(turns[i]) + 1
-    shown = order[np.argsort(turns, kind="stable")][:count]
+    shown = order[_spread(labels_N[order][:, None], count)]
     return shown[np.argsort(labels_N[shown], kind="stable")]
 
 
 def hardest_false_matches(pairs: Pairs, labels_N: npt.NDArray[np.int64], *, count: int) -> npt.NDArray[np.int64]:
-    """Indices into `pairs` of the impostor pairs with the highest scores, at most one for each two identities."""
+    """Indices into `pairs` of impostor pairs with the highest scores, best spread over who is taken for whom.
+
+    One pair for each two identities, and more only where there are fewer such twos than `count`.
+    """
     impostor = np.flatnonzero(~pairs.genuine)
     order = impostor[np.argsort(-pairs.scores[impostor], kind="stable")]
     one, other = labels_N[pairs.first[order]], labels_N[pairs.second[order]]
     who = np.stack([np.minimum(one, other), np.maximum(one, other)], axis=1)
-    return order[_first_of_each(who)][:count]
+    return order[_spread(who, count)]
 
 
 def hardest_false_non_matches(pairs: Pairs, labels_N: npt.NDArray[np.int64], *, count: int) -> npt.NDArray[np.int64]:
-    """Indices into `pairs` of the genuine pairs with the lowest scores, at most one for each identity."""
+    """Indices into `pairs` of genuine pairs with the lowest scores, spread over the identities in the same way."""
     genuine = np.flatnonzero(pairs.genuine)
     order = genuine[np.argsort(pairs.scores[genuine], kind="stable")]
-    return order[_first_of_each(labels_N[pairs.first[order]][:, None])][:count]
+    return order[_spread(labels_N[pairs.first[order]][:, None], count)]
 
 
-def _first_of_each(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Positions of the first occurrence of each distinct row, in order of position."""
-    return np.sort(np.unique(keys, axis=0, return_index=True)[1]) if len(keys) else np.empty(0, dtype=np.int64)
+def _spread(keys: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """At most `count` positions, ascending: the first of each distinct row of keys, then the second of each, ..."""
+    if not len(keys):
+        return np.empty(0, dtype=np.int64)
+    _, key = np.unique(keys, axis=0, return_inverse=True)
+    by_key = np.argsort(key.ravel(), kind="stable")
+    size = np.bincount(key.ravel())
+    turn = np.empty(len(keys), dtype=np.int64)
+    turn[by_key] = np.arange(len(keys)) - np.repeat(np.cumsum(size) - size, size)
+    return np.sort(np.argsort(turn, kind="stable")[:count])

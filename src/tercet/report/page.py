@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-__all__ = ["Drawing", "Fact", "Page", "Pair", "Picture", "Query", "Ranked", "System", "picture", "render"]
+__all__ = ["Drawing", "Fact", "Figure", "Page", "Pair", "Picture", "Query", "Ranked", "System", "picture", "render"]
 
 _SMALL = 32  # pixels; up to here a picture is kept exactly (PNG) and shown with hard pixel edges
 
@@ -63,11 +63,19 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure as text, with its 95 % interval where it is known."""
+
+    value: str
+    interval: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class System:
-    """One row of the table: a name and its figures as text, in the order of the page's columns."""
+    """One row of the table: a name and its figures, in the order of the page's columns."""
 
     name: str
-    figures: tuple[str, ...]
+    figures: tuple[Figure, ...]
     best: bool = False
 
 

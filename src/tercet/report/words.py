@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tercet.evaluate import Calibration
-from tercet.report.page import System
+from tercet.report.page import Figure, System
 
 __all__ = ["calibration_text", "columns_and_systems", "rate", "result_text"]
 
@@ -96,12 +96,12 @@ def calibration_text(calibration: Calibration | None, run: str) -> tuple[str, ..
     )
 
 
-def _cell(figures: Mapping[str, Any], path: Sequence[str]) -> str:
+def _cell(figures: Mapping[str, Any], path: Sequence[str]) -> Figure:
     value = _find(figures, path)
     if value is None:
-        return "–"
+        return Figure("–")
     interval = _interval(figures, path)
-    return rate(value) if interval is None else f"{rate(value)} [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return Figure(rate(value), "" if interval is None else f"{100 * interval[0]:.1f}, {100 * interval[1]:.1f}")
 
 
 def _others(evaluation: Mapping[str, Any], path: Sequence[str]) -> list[tuple[str, float]]:

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tercet.train import TrainingProgress
+
+
+@pytest.fixture(scope="module")
+def own(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = shutil.copytree(trained, tmp_path_factory.mktemp("runs") / "own")
+    # How often a training is looked at is a matter of time, and this one took a second: the history of a longer one.
+    looks = [at("train", step, loss=1 / step) for step in (1, 2, 3)] + [at("validate", step) for step in (2, 3)]
+    (run / "history.jsonl").write_text("".join(json.dumps(asdict(look)) + "\n" for look in looks))
+    return run
+
+
+def at(phase: Literal["train", "validate"], step: int, loss: float = 0.1) -> TrainingProgress:
+    return TrainingProgress(
+        phase, step, loss=loss, active_fraction=0.5, mean_positive=0.2, mean_negative=1.0, validation_eer=0.1
+    )
+
+
+def test_report_of_the_runs_own_data(run, own: Path, digits: Path) -> None:
+    ended = run("report", own, "--json")
+    assert ended.code == 0
+    assert ended.json == {"report": str(own / "report.html"), "run": str(own)}
+    text = (own / "report.html").read_text("utf-8")
+    assert text.count('<article class="query"') == 8
+    assert text.count("<svg") == 7  # scores, ROC, DET; loss, active triplets, distances, validation EER
+    assert "125 pictures of 5 identities" in text
+    assert "3 other identities with 75 pictures" in text
+    assert "No threshold has been chosen" in text
+    assert f"tercet train {digits}/digits.csv --task digits" in text
+    assert re.search(r"torch \d+\.\d+", text)
+    assert "<dd>0 for the training" in text
+    seen = set(re.findall(r'alt="(?:query|first|second) picture, identity (\d)"', text))
+    assert seen == {"7", "8", "9"}
+
+
+def test_report_of_other_data_goes_where_it_is_told(run, own: Path, digits: Path, tmp_path: Path) -> None:
+    for digit in "79":
+        shutil.copytree(digits / digit, tmp_path / "data" / f"<{digit}> & co")
+    page = tmp_path / "page.html"
+    before = (own / "report.html").read_text() if (own / "report.html").is_file() else None
+    ended = run("report", own, tmp_path / "data", "--out", page)
+    assert (ended.code, ended.out) == (0, f"report: {page}\n")
+    text = page.read_text("utf-8")
+    assert "&lt;7&gt; &amp; co" in text
+    assert "<7>" not in text
+    assert ((own / "report.html").read_text() if (own / "report.html").is_file() else None) == before
+
+
+def test_report_says_when_the_data_are_gone(run, digits: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(digits, tmp_path / "data")
+    out = tmp_path / "run"
+    run("train", data / "digits.csv", "--task", "digits", "--epochs", "0.5", "--out", out)
+    shutil.rmtree(data)
+    assert run("report", out).refused("digits.csv", "not there any more", "tercet report")

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tercet.cli.train import parse_margin
+from tercet.errors import InvalidOption
+
+
+def test_training_writes_a_run_and_prints_the_test_as_one_json_object(run, digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    args = ("train", digits / "digits.csv", "--task", "digits", "--epochs", "1", "--seed", "3", "--out", out)
+    ended = run(*args, "--margin", "soft", "--mining", "hard", "--embedding-dim", "16", "--json")
+    assert ended.code == 0
+    found = ended.json
+    assert found["run"] == str(out)
+    assert found["task"] == "digits"
+    assert found["identities"] == 3
+    assert found["trained_on"] == {"train": 5, "validation": 2, "test": 3}
+    assert found["pairs"] == {"genuine": 3 * 300, "impostor": 3 * 625}
+    assert set(found["baselines"]) == {"raw_pixels", "untrained"}
+    assert len(found["intervals"]["eer"]["ci95"]) == 2
+    config = json.loads((out / "run.json").read_text())
+    assert config["fingerprint"] == found["model"]
+    assert config["seed"] == 3
+    assert config["encoder"]["embedding_dim"] == 16
+    assert {key: config["training"][key] for key in ("margin", "mining", "epochs")} == {
+        "margin": "soft",
+        "mining": "hard",
+        "epochs": 1.0,
+    }
+    noted = json.loads((out / "command.json").read_text())
+    assert noted["command"].startswith(f"tercet train {digits}/digits.csv --task digits --epochs 1")
+    assert noted["data"] == str(digits / "digits.csv")
+    assert "training on 125 pictures of 5 identities" in ended.err
+    assert "loss" in ended.err and "d+" in ended.err and "images/s" in ended.err
+
+    again = run(*args)
+    assert again.refused(str(out), "is there already")
+    assert json.loads((out / "run.json").read_text()) == config
+
+
+def test_text_names_what_comes_next(run, digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ended = run("train", digits / "digits.csv", "--task", "digits", "--epochs", "0.5", "--out", out)
+    assert ended.code == 0
+    for words in ("untrained network", "raw pixels", "trained model", "EER", "recall@1", "MAP@R", "never seen"):
+        assert words in ended.out
+    assert f"tercet report {out}" in ended.out
+
+
+def test_resume_goes_on_with_a_longer_budget_and_with_the_same_options(run, digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    start = ("train", digits / "digits.csv", "--out", out)
+    assert run(*start, "--task", "digits", "--epochs", "1").code == 0
+    steps = json.loads((out / "metrics.json").read_text())["steps"]
+    assert run(*start, "--resume", "--epochs", "2", "--json").code == 0
+    assert json.loads((out / "metrics.json").read_text())["steps"] == 2 * steps
+    assert run(*start, "--resume", "--margin", "0.5").refused("margin=0.2", "not 0.5")
+    assert run(*start, "--resume", "--embedding-dim", "7").refused("embedding_dim")
+    assert run(*start, "--resume", "--task", "faces").refused("task='digits', not 'faces'")
+    assert run("train", digits, "--out", tmp_path / "none", "--resume").refused("plan.json")
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ((), "--task is needed"),
+        (("--task", "fish"), "task='fish' is not known"),
+        (("--task", "digits", "--mining", "gold"), "mining='gold' is not known"),
+        (("--task", "digits", "--margin", "wide"), "margin='wide' is not known"),
+        (("--task", "digits", "--margin", "-1"), "margin"),
+        (("--task", "digits", "--minutes", "1", "--epochs", "1"), "--minutes and --epochs"),
+        (("--task", "digits", "--minutes", "0"), "minutes"),
+        (("--task", "digits", "--epochs", "nan"), "epochs"),
+        (("--task", "digits", "--embedding-dim", "0"), "embedding_dim"),
+        (("--task", "digits", "--layout", "heap"), "layout='heap' is not known"),
+    ],
+)
+def test_options_without_meaning_are_refused_before_anything_is_written(
+    run, digits: Path, tmp_path: Path, options: tuple[str, ...], said: str
+) -> None:
+    out = tmp_path / "run"
+    assert run("train", digits, "--out", out, *options).refused(said)
+    assert not out.exists()
+
+
+def test_margin_is_a_number_or_soft() -> None:
+    assert parse_margin("soft") == "soft"
+    assert parse_margin("0.35") == 0.35
+    with pytest.raises(InvalidOption):
+        parse_margin("auto")
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_ends_with_130(
+    run, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import signal
+
+    from tercet.cli.progress import Training
+
+    told = Training.__call__
+
+    def press(self: Training, now) -> None:
+        told(self, now)
+        if now.phase in ("train", "validate") and now.step >= 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "__call__", press)
+        out = tmp_path / "run"
+        ended = run("train", digits / "digits.csv", "--task", "digits", "--epochs", "30", "--out", out)
+    assert ended.code == 130
+    assert "interrupted" in ended.err and "--resume" in ended.err
+    assert ended.out == ""
+    assert list((out / "checkpoints").iterdir())
+    done = json.loads((out / "metrics.json").read_text())
+    assert not done["finished"]
+    ended = run("train", digits / "digits.csv", "--out", out, "--resume", "--epochs", "1", "--json")
+    assert ended.code == 0
+    assert json.loads((out / "metrics.json").read_text())["finished"]
