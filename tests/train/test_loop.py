@@ -75,13 +75,20 @@ def test_history_has_every_validation_and_looks_at_the_loss(whole):
     assert last["mean_negative"] > 0 and last["learning_rate"] < 1e-4
 
 
-def test_the_best_weights_are_those_that_are_saved(whole, people):
-    model = tercet.load(whole)
+def test_the_best_weights_are_those_that_are_saved_where_later_ones_are_worse(people, tmp_path):
+    out = train(people, tiny_plan(epochs=8, validations=8, learning_rate=0.1), tmp_path / "run")
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["validation"]["step"] < metrics["steps"], "the case that this test is about"
+    model = tercet.load(out)
     with SampleStore.read(people.of(model.split.split.validation), model.front_end) as store:
         x_ND = embed_rows(model.encoder, store, np.arange(len(store)))
         pairs = all_pairs(x_ND, store.manifest.labels)
-    best = json.loads((whole / "metrics.json").read_text())["validation"]["eer"]
-    assert verification(pairs.scores, pairs.genuine).eer == pytest.approx(best, abs=1e-9)
+    eer = verification(pairs.scores, pairs.genuine).eer
+    assert eer == pytest.approx(metrics["validation"]["eer"], abs=1e-9)
+    assert eer < [line["validation_eer"] for line in history(out) if line["phase"] == "validate"][-1]
+    last = read_tensors(sorted(out.glob("checkpoints/step-*"))[-1] / "tensors.safetensors")
+    assert torch.equal(last["best.embed.bias"], weights(out)["embed.bias"])
+    assert not torch.equal(last["encoder.embed.bias"], weights(out)["embed.bias"])
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(whole, people, tmp_path):
@@ -169,6 +176,8 @@ def test_a_truncated_checkpoint_costs_the_steps_since_the_one_before_and_nothing
     newest.write_bytes(newest.read_bytes()[:1000])
     train(people, tiny_plan(checkpoint_seconds=0), out, resume=True)
     assert equal(weights(out), weights(whole))
+    steps = [line["step"] for line in history(out) if line["phase"] == "validate"]
+    assert steps == [3, 6, 9, 12], "what is done again is not noted twice"
 
 
 def test_resuming_a_finished_run_changes_nothing_and_a_longer_budget_goes_on(whole, people, tmp_path):
