@@ -4,6 +4,7 @@
 """
 
 from tercet.functional import reference
+from tercet.functional.engine import use_engine
 from tercet.functional.margin import (
     BatchStatistics,
     MarginCurve,
@@ -24,6 +25,7 @@ __all__ = [
     "census",
     "margin_curve",
     "batch_statistics",
+    "use_engine",
     "TripletCensus",
     "MarginCurve",
     "BatchStatistics",

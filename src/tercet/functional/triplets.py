@@ -5,6 +5,8 @@ Legend: B rows of the batch, M reference rows, D embedding width, N given triple
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,9 +14,11 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from tercet.errors import InvalidInput, InvalidOption
+from tercet.functional import _tiles
 from tercet.functional._compile import outside_graph
-from tercet.functional._tiles import Problem, Sums, loss_and_slope, reduce_triplets
+from tercet.functional._tiles import Problem, Sums, loss_and_slope
 from tercet.functional.distances import Geometry
+from tercet.functional.engine import chosen_engine
 from tercet.functional.options import (
     DISTANCES,
     MINING,
@@ -163,7 +167,7 @@ class _BatchTriplets(torch.autograd.Function):
         ctx.problem, ctx.reduction = problem, reduction
         at_once = gradient and reduction != "none"
         with torch.autocast(x_BD.device.type, enabled=False):
-            sums = reduce_triplets(x_BD, y_MD, problem, gradient=at_once, mean_per_anchor=reduction == "anchor")
+            sums = _reduce(x_BD, y_MD, problem, gradient=at_once, mean_per_anchor=reduction == "anchor")
             loss, ctx.scale = _reduced(sums, reduction)
         if at_once:
             ctx.save_for_backward(x_BD, y_MD, sums.dx_BD, sums.dy_MD)
@@ -177,7 +181,7 @@ class _BatchTriplets(torch.autograd.Function):
         x_BD, y_MD, dx_BD, dy_MD = ctx.saved_tensors
         if ctx.reduction == "none":
             with torch.no_grad(), torch.autocast(x_BD.device.type, enabled=False):
-                sums = reduce_triplets(x_BD, y_MD, ctx.problem, gradient=True, weight_B=up)
+                sums = _reduce(x_BD, y_MD, ctx.problem, gradient=True, weight_B=up)
             dx_BD, dy_MD = sums.dx_BD, sums.dy_MD
         else:
             dx_BD = dx_BD * (up * ctx.scale)
@@ -189,6 +193,44 @@ class _BatchTriplets(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _reduce(
+    x_BD: Tensor,
+    y_MD: Tensor | None,
+    problem: Problem,
+    *,
+    gradient: bool,
+    weight_B: Tensor | None = None,
+    mean_per_anchor: bool = False,
+) -> Sums:
+    """The one place where the engine is chosen."""
+    engine = chosen_engine()
+    if engine != "tiles":
+        fused = _fused_engine()
+        if fused is not None and fused.can_reduce(x_BD, y_MD, problem):
+            sums: Sums = fused.reduce_triplets(
+                x_BD, problem, gradient=gradient, weight_B=weight_B, mean_per_anchor=mean_per_anchor
+            )
+            return sums
+        if engine == "fused":
+            raise InvalidOption(
+                'engine="fused" does labels without reference, relation or swap, in float32 on the CPU, without draws, '
+                'and "all" without the soft margin'
+            )
+    return _tiles.reduce_triplets(
+        x_BD, y_MD, problem, gradient=gradient, weight_B=weight_B, mean_per_anchor=mean_per_anchor
+    )
+
+
+@functools.cache
+def _fused_engine() -> ModuleType | None:
+    """The compiled engine, or None where numba is not installed."""
+    try:
+        from tercet.functional import _fused
+    except ImportError:
+        return None
+    return _fused
 
 
 def _reduced(sums: Sums, reduction: str) -> tuple[Tensor, Tensor | float]:

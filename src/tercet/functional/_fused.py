@@ -1,0 +1,396 @@
+"""The exact reduction as one compiled pass per panel of distances: CPU, float32, classes by label.
+
+Rows are sorted by class. A panel is a block of rows against itself and all later rows, so each pair of rows is visited
+once and serves both as anchor: half a matrix product for the distances. The pass leaves the symmetric coefficients
+S = -(G + G^T) in the panel, and the gradient is two products with it, half a full one each:
+
+    dx = 2 (S x - rowsum(S) * x)   (squared, euclidean; cosine: S u),      plus the positive pairs, O(B K D).
+
+So the floor is 1.5 products of B x B x D, against 3 for tiles of rows. Thresholds, counts and what else is kept per
+positive is [B, K]; nothing is [B, B].
+
+Legend: B rows, D width, K positives of the largest class, R rows and C columns of a panel, P pairs, H threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tercet.functional import _kernels
+from tercet.functional._tiles import Problem, Sums, loss_and_slope
+from tercet.functional.distances import Geometry
+
+__all__ = ["can_reduce", "reduce_triplets"]
+
+# Numbers in one panel: 8 MB, which stays in the last cache between the product, the pass and the two products after it.
+_PANEL_NUMBERS = 1 << 21
+_COLUMNS = 1024  # columns of one pass: 4 KB a row
+_CELLS = 1024  # of the grid over a row's thresholds
+_MANY_POSITIVES = 48  # beyond this a search in sorted thresholds beats a pass per threshold
+_KEPT_NUMBERS = 1 << 22  # largest [B, K]: 16 MB each
+_KINDS = {"squared": _kernels.SQUARED, "euclidean": _kernels.EUCLIDEAN, "cosine": _kernels.COSINE}
+
+
+def can_reduce(x_BD: Tensor, y_MD: Tensor | None, problem: Problem) -> bool:
+    """Whether this engine does the call; what it leaves goes to `_tiles`."""
+    labels_B = problem.relation.labels_B
+    if y_MD is not None or x_BD.device.type != "cpu" or x_BD.dtype != torch.float32 or labels_B is None:
+        return False
+    if problem.swap or problem.mining in ("random", "distance_weighted"):
+        return False
+    if problem.mining == "all" and problem.margin is None:
+        return False
+    return len(labels_B) * _largest_class(labels_B) <= _KEPT_NUMBERS
+
+
+def _largest_class(labels_B: Tensor) -> int:
+    return int(torch.unique(labels_B, return_counts=True)[1].max()) if len(labels_B) else 0
+
+
+def reduce_triplets(
+    x_BD: Tensor, problem: Problem, *, gradient: bool, weight_B: Tensor | None = None, mean_per_anchor: bool = False
+) -> Sums:
+    """As `_tiles.reduce_triplets`, for calls that `can_reduce` accepts."""
+    with torch.no_grad():
+        batch = _Batch.of(x_BD, problem)
+        if batch.positives == 0:
+            kept_B = torch.zeros(len(x_BD), dtype=torch.int64)
+            return Sums(x_BD.new_zeros(len(x_BD)), kept_B, kept_B.clone(), torch.zeros_like(x_BD), None)
+        reduce = _all_triplets if problem.mining == "all" else _chosen_triplets
+        return batch.finish(reduce(batch, problem, gradient, weight_B, mean_per_anchor))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows sorted by class, and where each class begins and ends."""
+
+    geometry: Geometry
+    kind: int
+    order_B: Tensor
+    x_BD: Tensor
+    size_B: Tensor
+    first_B: Tensor
+    last_B: Tensor
+    anchor_B: Tensor
+    positives: int
+
+    @classmethod
+    def of(cls, x_BD: Tensor, problem: Problem) -> _Batch:
+        labels_B = problem.relation.labels_B
+        assert labels_B is not None
+        geometry = Geometry(x_BD.detach(), None, problem.distance)
+        sorted_B, order_B = labels_B.sort(stable=True)
+        place_B = torch.arange(len(labels_B))
+        begins_B = torch.ones_like(sorted_B, dtype=torch.bool)
+        begins_B[1:] = (sorted_B[1:] != sorted_B[:-1]) | (sorted_B[1:] < 0)  # negative-only rows: each a class alone
+        first_B = torch.where(begins_B, place_B, 0).cummax(0).values
+        starts = torch.nonzero(begins_B).squeeze(1)
+        ends = torch.cat([starts[1:], torch.tensor([len(labels_B)])])
+        last_B = ends[begins_B.cumsum(0) - 1]
+        positive_B = last_B - first_B - 1
+        anchor_B = (positive_B > 0) & (positive_B + 1 < len(labels_B)) & (sorted_B >= 0)
+        return cls(
+            geometry=geometry,
+            kind=_KINDS[problem.distance],
+            order_B=order_B,
+            x_BD=geometry.x_BD[order_B],
+            size_B=geometry.y_square_M[order_B],
+            first_B=first_B,
+            last_B=last_B,
+            anchor_B=anchor_B,
+            positives=int((positive_B * anchor_B).max()) if len(labels_B) else 0,
+        )
+
+    def positive_distances(self) -> Tensor:
+        """Distances of each anchor to its positives [B, K]; -infinity where there is none."""
+        d_BK = torch.full((len(self.x_BD), self.positives), -torch.inf)
+        arrays = [t.numpy() for t in (self.x_BD, self.first_B, self.last_B)]
+        last = torch.where(self.anchor_B, self.last_B, self.first_B + 1).numpy()
+        _shared(
+            lambda lo, hi, _: _kernels.positive_distances(arrays[0], arrays[1], last, self.kind, lo, hi, d_BK.numpy()),
+            len(self.x_BD),
+            self.x_BD.numel() * self.positives,
+        )
+        return d_BK
+
+    def real_positives(self) -> Tensor:
+        """Which entries of [B, K] stand for a positive of an anchor."""
+        count_B = torch.where(self.anchor_B, self.last_B - self.first_B - 1, 0)
+        return torch.arange(self.positives) < count_B.unsqueeze(1)
+
+    def panels(self) -> Iterator[tuple[slice, slice, Tensor]]:
+        """(rows, columns, dot products) of each block of rows with itself and all later rows."""
+        rows_in_all = len(self.x_BD)
+        buffer = torch.empty(max(min(_PANEL_NUMBERS, rows_in_all * rows_in_all), rows_in_all))
+        start = 0
+        while start < rows_in_all:
+            columns = rows_in_all - start
+            step = min(max(1, len(buffer) // columns), columns)
+            rows = slice(start, start + step)
+            panel_RC = buffer[: step * columns].view(step, columns)
+            torch.mm(self.x_BD[rows], self.x_BD[start:].T, out=panel_RC)
+            yield rows, slice(start, rows_in_all), panel_RC
+            start += step
+
+    def pass_over(
+        self,
+        panel: Callable[..., None],
+        rows: slice,
+        panel_RC: Tensor,
+        columns_at_once: int,
+        whole: Sequence[Tensor],
+        of_rows: Sequence[Tensor],
+        of_columns: Sequence[Tensor],
+        cost: int,
+    ) -> None:
+        """Run one of the compiled passes over a panel, its columns shared among threads.
+
+        `whole` are read; `of_rows` [H, ...] hold what each thread says of rows, `of_columns` what is said of columns.
+        """
+        arguments = (self.x_BD, self.size_B, self.first_B, self.last_B)
+        head = (panel_RC.numpy(), rows.start, *(t.numpy() for t in arguments), self.kind)
+        tail = [t.numpy() for t in of_columns]
+        read, own = [t.numpy() for t in whole], [t.numpy() for t in of_rows]
+
+        def share(lo: int, hi: int, thread: int) -> None:
+            panel(*head, lo, hi, columns_at_once, *read, *(array[thread] for array in own), *tail)
+
+        _shared(share, panel_RC.shape[1], panel_RC.numel() * cost)
+
+    def finish(self, sums: Sums) -> Sums:
+        """From sorted order to the order given, and from prepared rows to the rows as they were given."""
+        back_B = torch.empty_like(self.order_B)
+        back_B[self.order_B] = torch.arange(len(self.order_B))
+        dx_BD = None if sums.dx_BD is None else self.geometry.back_rows(sums.dx_BD[back_B])
+        return Sums(sums.loss_B[back_B], sums.kept_B[back_B], sums.active_B[back_B], dx_BD, None)
+
+
+def _all_triplets(
+    batch: _Batch, problem: Problem, gradient: bool, weight_B: Tensor | None, mean_per_anchor: bool
+) -> Sums:
+    d_BK = batch.positive_distances()
+    margin = problem.margin
+    assert margin is not None
+    end_BK = d_BK + (margin[batch.order_B].unsqueeze(1) if isinstance(margin, Tensor) else margin)
+    positive_B = torch.where(batch.anchor_B, batch.last_B - batch.first_B - 1, 0)
+    kept_B = positive_B * (len(positive_B) - 1 - positive_B)
+    sorted_weight_B = _weights(batch, weight_B, kept_B, mean_per_anchor)
+    work = _Gradient(batch) if gradient else None
+    passes = _by_thresholds if batch.positives <= _MANY_POSITIVES else _by_buckets
+    loss_B, count_BK = passes(batch, end_BK, sorted_weight_B, work)
+    sums = Sums(loss_B, kept_B, count_BK.sum(1).to(torch.int64), None, None)
+    if work is not None:
+        sums.dx_BD = work.finish_negatives()
+        arrays = [t.numpy() for t in (batch.x_BD, batch.first_B, batch.last_B)]
+        g_BK = (count_BK * sorted_weight_B.unsqueeze(1)).numpy()
+        _shared(
+            lambda lo, hi, _: _kernels.add_positive_pairs(
+                *arrays, g_BK, d_BK.numpy(), batch.kind, lo, hi, work.dx_BD.numpy()
+            ),
+            len(batch.x_BD),
+            batch.x_BD.numel() * batch.positives,
+        )
+    return sums
+
+
+def _weights(batch: _Batch, weight_B: Tensor | None, kept_B: Tensor, mean_per_anchor: bool) -> Tensor:
+    """What the gradient of each anchor counts, in sorted order."""
+    if mean_per_anchor:
+        return 1.0 / kept_B.clamp(min=1).to(torch.float32)
+    return torch.ones(len(kept_B)) if weight_B is None else weight_B[batch.order_B].contiguous()
+
+
+class _Gradient:
+    """The gradient on prepared, sorted rows, as panels of coefficients come in."""
+
+    def __init__(self, batch: _Batch) -> None:
+        self.batch = batch
+        self.dx_BD = torch.zeros_like(batch.x_BD)
+        self.sum_B = torch.zeros(len(batch.x_BD))
+        self.scale = 1.0 if batch.kind == _kernels.COSINE else 2.0
+
+    def add_panel(self, rows: slice, columns: slice, s_RC: Tensor) -> None:
+        x_BD = self.batch.x_BD
+        self.dx_BD[rows].addmm_(s_RC, x_BD[columns], alpha=self.scale)
+        self.dx_BD[columns].addmm_(s_RC.T, x_BD[rows], alpha=self.scale)
+
+    def finish_negatives(self) -> Tensor:
+        if self.batch.kind != _kernels.COSINE:
+            self.dx_BD.addcmul_(self.sum_B.unsqueeze(1), self.batch.x_BD, value=-2.0)
+        return self.dx_BD
+
+
+def _by_thresholds(batch: _Batch, end_BK: Tensor, weight_B: Tensor, work: _Gradient | None) -> tuple[Tensor, Tensor]:
+    """Loss per anchor [B] and negatives below each threshold [B, K], one short pass per threshold."""
+    end_KB = end_BK.T.contiguous()
+    total_B = torch.zeros(len(end_BK), dtype=torch.float64)
+    loss_B = torch.zeros(len(end_BK))
+    count_BK, count_KB = torch.zeros_like(end_BK), torch.zeros_like(end_KB)
+    sum_B = torch.zeros(len(end_BK)) if work is None else work.sum_B
+    threads = torch.get_num_threads()
+    for rows, columns, panel_RC in batch.panels():
+        count_HRK = torch.zeros(threads, len(panel_RC), end_BK.shape[1])
+        loss_HR = torch.zeros(threads, len(panel_RC), dtype=torch.float64)
+        sum_HR = torch.zeros(threads, len(panel_RC))
+        batch.pass_over(
+            _kernels.hinge_panel,
+            rows,
+            panel_RC,
+            _COLUMNS,
+            (end_BK, end_KB, weight_B),
+            (count_HRK, loss_HR, sum_HR),
+            (count_KB, loss_B, sum_B),
+            end_BK.shape[1],
+        )
+        # Columns are summed in float32 within a panel only.
+        total_B[columns] += loss_B[columns]
+        loss_B[columns] = 0
+        total_B[rows] += loss_HR.sum(0)
+        count_BK[rows] += count_HRK.sum(0)
+        sum_B[rows] += sum_HR.sum(0)
+        if work is not None:
+            work.add_panel(rows, columns, panel_RC)
+    return total_B.to(torch.float32), count_BK + count_KB.T
+
+
+def _by_buckets(batch: _Batch, end_BK: Tensor, weight_B: Tensor, work: _Gradient | None) -> tuple[Tensor, Tensor]:
+    """The same by search in sorted thresholds."""
+    real_B = torch.isfinite(end_BK).sum(1)
+    real_BK = torch.arange(end_BK.shape[1]) < real_B.unsqueeze(1)
+    sorted_BK, place_BK = end_BK.masked_fill(torch.isneginf(end_BK), torch.inf).sort(dim=1)
+    end_BL = torch.nn.functional.pad(sorted_BK, (0, 1), value=torch.inf)
+    finite_BL = end_BL.masked_fill(torch.isinf(end_BL), 0)
+    rest_BL = finite_BL.flip(1).cumsum(1, dtype=torch.float64).flip(1).to(torch.float32)
+    low_B = torch.where(real_B > 0, end_BL[:, 0], 0.0)
+    top_B = torch.where(real_B > 0, end_BL.gather(1, (real_B - 1).clamp(min=0).unsqueeze(1)).squeeze(1), -torch.inf)
+    spread_B = top_B - low_B
+    scale_B = torch.where(spread_B > 0, (_CELLS - 1) / spread_B.clamp(min=1e-30), 0.0)
+    cell_BG = torch.zeros(len(end_BK), _CELLS, dtype=torch.int16)
+    _kernels.fill_cells(*(t.numpy() for t in (end_BL, real_B, low_B, scale_B)), _CELLS, 0, len(end_BK), cell_BG.numpy())
+    loss_B = torch.zeros(len(end_BK), dtype=torch.float64)
+    count_BL = torch.zeros_like(end_BL)
+    sum_B = torch.zeros(len(end_BK)) if work is None else work.sum_B
+    threads = torch.get_num_threads()
+    for rows, columns, panel_RC in batch.panels():
+        count_HRL = torch.zeros(threads, len(panel_RC), end_BL.shape[1])
+        loss_HR = torch.zeros(threads, len(panel_RC), dtype=torch.float64)
+        sum_HR = torch.zeros(threads, len(panel_RC))
+        batch.pass_over(
+            _kernels.bucket_panel,
+            rows,
+            panel_RC,
+            _COLUMNS // 4,
+            (end_BL, rest_BL, real_B, low_B, top_B, scale_B, cell_BG, weight_B),
+            (count_HRL, loss_HR, sum_HR),
+            (count_BL, loss_B, sum_B),
+            8,
+        )
+        loss_B[rows] += loss_HR.sum(0)
+        count_BL[rows] += count_HRL.sum(0)
+        sum_B[rows] += sum_HR.sum(0)
+        if work is not None:
+            work.add_panel(rows, columns, panel_RC)
+    below_BK = count_BL.cumsum(1)[:, :-1].masked_fill(~real_BK, 0)
+    return loss_B.to(torch.float32), torch.zeros_like(end_BK).scatter_(1, place_BK, below_BK)
+
+
+def _chosen_triplets(
+    batch: _Batch, problem: Problem, gradient: bool, weight_B: Tensor | None, mean_per_anchor: bool
+) -> Sums:
+    """One negative per anchor or per pair: the nearest above a floor."""
+    d_BK, real_BK = batch.positive_distances(), batch.real_positives()
+    margin = problem.margin
+    margin_B1 = margin[batch.order_B].unsqueeze(1) if isinstance(margin, Tensor) else margin
+    if problem.mining == "semihard":
+        floor_BF = d_BK.masked_fill(~real_BK, torch.inf)
+        ceiling_BF = torch.full_like(d_BK, torch.inf) if margin_B1 is None else d_BK + margin_B1
+    else:
+        floor_BF = torch.where(batch.anchor_B, -torch.inf, torch.inf).unsqueeze(1)
+        ceiling_BF = torch.full_like(floor_BF, torch.inf)
+    d_an_BF, name_BF = _nearest_negatives(batch, floor_BF, ceiling_BF)
+    place_B = torch.empty_like(batch.order_B)
+    place_B[batch.order_B] = torch.arange(len(place_B))
+    if problem.mining in ("hard", "easy_positive"):
+        # Class members stand in the order given, so the first of equal ones is the lowest row.
+        column_B = d_BK.argmax(1) if problem.mining == "hard" else d_BK.masked_fill(~real_BK, torch.inf).argmin(1)
+        i_P = torch.nonzero(batch.anchor_B).squeeze(1)
+        k_P = column_B[i_P]
+    else:
+        i_P, k_P = torch.nonzero(real_BK & (name_BF >= 0), as_tuple=True)
+    f_P = k_P if problem.mining == "semihard" else torch.zeros_like(k_P)
+    d_ap_P, d_an_P, n_P = d_BK[i_P, k_P], d_an_BF[i_P, f_P], place_B[name_BF[i_P, f_P].to(torch.int64)]
+    p_P = batch.first_B[i_P] + k_P
+    p_P += p_P >= i_P
+    gap_P = d_ap_P - d_an_P
+    if margin_B1 is not None:
+        gap_P += margin_B1[i_P].squeeze(1) if isinstance(margin_B1, Tensor) else margin_B1
+    loss_P, slope_P = loss_and_slope(gap_P, margin is None)
+    rows = len(d_BK)
+    kept_B = torch.bincount(i_P, minlength=rows)
+    loss_B = torch.zeros(rows, dtype=torch.float64).index_add_(0, i_P, loss_P.to(torch.float64)).to(torch.float32)
+    sums = Sums(loss_B, kept_B, torch.bincount(i_P[loss_P > 0], minlength=rows), None, None)
+    if gradient:
+        slope_P = slope_P * _weights(batch, weight_B, kept_B, mean_per_anchor)[i_P]
+        sums.dx_BD = torch.zeros_like(batch.x_BD)
+        for j_P, g_P, d_P in ((p_P, slope_P, d_ap_P), (n_P, -slope_P, d_an_P)):
+            arrays = [t.numpy() for t in (batch.x_BD, i_P, j_P, g_P, d_P)]
+            _kernels.add_pairs(*arrays, batch.kind, sums.dx_BD.numpy())
+    return sums
+
+
+def _nearest_negatives(batch: _Batch, floor_BF: Tensor, ceiling_BF: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance and name (place in the order given; -1: none) of the nearest negative between floor and ceiling."""
+    floor_FB, best_FB = floor_BF.T.contiguous(), ceiling_BF.T.contiguous()
+    name_FB = torch.full(best_FB.shape, -1, dtype=torch.int32)
+    own_name_B = batch.order_B.to(torch.int32)
+    threads = torch.get_num_threads()
+    for rows, _, panel_RC in batch.panels():
+        best_HRF = best_FB[:, rows].T.repeat(threads, 1, 1)
+        name_HRF = name_FB[:, rows].T.repeat(threads, 1, 1)
+        batch.pass_over(
+            _kernels.nearest_panel,
+            rows,
+            panel_RC,
+            _COLUMNS,
+            (floor_BF.contiguous(), floor_FB, own_name_B),
+            (best_HRF, name_HRF),
+            (best_FB, name_FB),
+            floor_BF.shape[1],
+        )
+        best_RF, name_RF = best_HRF[0], name_HRF[0]
+        for h in range(1, threads):
+            better = (best_HRF[h] < best_RF) | (
+                (best_HRF[h] == best_RF) & (name_HRF[h] >= 0) & ((name_HRF[h] < name_RF) | (name_RF < 0))
+            )
+            best_RF, name_RF = torch.where(better, best_HRF[h], best_RF), torch.where(better, name_HRF[h], name_RF)
+        best_FB[:, rows], name_FB[:, rows] = best_RF.T, name_RF.T
+    return best_FB.T, name_FB.T
+
+
+def _shared(work: Callable[[int, int, int], None], count: int, cost: int) -> None:
+    """Call work(lo, hi, thread) over 0..count, shared among torch's number of threads where it is worth it."""
+    threads = min(torch.get_num_threads(), count)
+    if threads < 2 or cost < 1 << 17:
+        work(0, count, 0)
+        return
+    bounds = [count * h // threads for h in range(threads + 1)]
+    others = [_pool(threads - 1).submit(work, bounds[h], bounds[h + 1], h) for h in range(1, threads)]
+    work(bounds[0], bounds[1], 0)
+    for other in others:
+        other.result()
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="tercet-loss")
+
+
+# A forked child has none of its parent's threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,0 +1,196 @@
+"""The compiled engine against the tiles and against the definition; its limits; its threads."""
+
+import os
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tercet
+import tercet.functional as TF
+from tercet.functional import _fused
+from tercet.functional.options import DISTANCES, REDUCTIONS
+
+MODES = ("all", "hard", "semihard", "hard_negative", "easy_positive")
+
+
+def run(engine, x, labels, weight, **options):
+    x = x.clone().requires_grad_()
+    with TF.use_engine(engine):
+        loss = TF.batch_triplet_loss(x, labels, **options)
+        (loss if loss.ndim == 0 else (loss * weight).sum()).backward()
+    return loss.detach(), x.grad
+
+
+def same(got, wanted, tolerance=2e-5):
+    for a, b in zip(got, wanted, strict=True):
+        assert (a - b).abs().max() <= tolerance * (1 + b.abs().max())
+
+
+def spread_rows(count: int, width: int, seed: int) -> torch.Tensor:
+    """Rows whose float32 distances are far enough apart that rounding decides nothing: whole numbers over 8."""
+    return torch.randint(-40, 41, (count, width), generator=torch.Generator().manual_seed(seed)) / 8
+
+
+@given(
+    rows=st.integers(1, 40),
+    width=st.integers(1, 9),
+    classes=st.integers(1, 12),
+    distance=st.sampled_from(["squared", "euclidean"]),
+    mining=st.sampled_from(MODES),
+    reduction=st.sampled_from(REDUCTIONS),
+    margin=st.sampled_from([0.0, 0.5, 7.0, "rows"]),
+    threads=st.sampled_from([1, 2, 3]),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=150, deadline=None)
+def test_equals_the_tiles(rows, width, classes, distance, mining, reduction, margin, threads, seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(-1, classes, (rows,), generator=generator)
+    if margin == "rows":
+        margin = torch.randint(0, 9, (rows,), generator=generator) / 2
+    weight = torch.randn(rows, generator=generator)
+    x = spread_rows(rows, width, seed)  # squared distances are exact in float32, so ties are ties on both sides
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        options = {"distance": distance, "mining": mining, "reduction": reduction, "margin": margin}
+        same(run("fused", x, labels, weight, **options), run("tiles", x, labels, weight, **options))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("mining", MODES)
+@pytest.mark.parametrize("rows_per_class", [2, 5, 60])
+def test_several_panels_threads_and_class_sizes(distance, mining, rows_per_class, monkeypatch):
+    """Panels smaller than the batch, columns fewer than a panel, classes on both sides of the search for buckets."""
+    monkeypatch.setattr(_fused, "_PANEL_NUMBERS", 10_000)
+    monkeypatch.setattr(_fused, "_COLUMNS", 32)
+    monkeypatch.setattr(_fused, "_shared", share_always)
+    x = spread_rows(301, 7, 5)
+    labels = (torch.arange(301) // rows_per_class)[torch.randperm(301, generator=torch.Generator().manual_seed(0))]
+    labels[:3] = -1
+    weight = torch.randn(301, generator=torch.Generator().manual_seed(1))
+    torch.set_num_threads(2)
+    try:
+        for reduction in ("mean", "anchor", "none"):
+            options = {"distance": distance, "mining": mining, "reduction": reduction, "margin": 3.0}
+            if distance == "cosine":
+                options["margin"] = 0.3
+                if mining == "semihard":  # rounding may put a negative on either side of its positive
+                    x = torch.nn.functional.normalize(x + 0.01, dim=1)
+            fused, tiles = (run(e, x, labels, weight, **options) for e in ("fused", "tiles"))
+            same(fused, tiles, 1e-3 if distance == "cosine" else 2e-5)
+    finally:
+        torch.set_num_threads(1)
+
+
+def share_always(work, count, cost):
+    """Two shares, whatever the cost; one after the other is as good for correctness."""
+    work(0, count // 2, 0)
+    work(count // 2, count, 1)
+
+
+@pytest.mark.parametrize("mining", MODES)
+@pytest.mark.parametrize("distance", DISTANCES)
+@pytest.mark.parametrize("classes", [3, 16])
+def test_no_worse_than_the_eager_formula_in_float32(mining, distance, classes):
+    generator = torch.Generator().manual_seed(7)
+    x = torch.nn.functional.normalize(torch.randn(48, 16, generator=generator), dim=1)
+    labels = torch.arange(48) % classes
+
+    def value(function, rows, **more):
+        rows = rows.clone().requires_grad_()
+        loss = function(rows, labels, mining=mining, distance=distance, margin=0.3, **more)
+        loss.backward()
+        return loss.detach().double(), rows.grad.double()
+
+    exact, eager = (value(TF.reference.batch_triplet_loss, rows) for rows in (x.double(), x))
+    with TF.use_engine("fused"):
+        fused = value(TF.batch_triplet_loss, x)
+    for got, plain, truth in zip(fused, eager, exact, strict=True):
+        assert (got - truth).abs().max() <= (plain - truth).abs().max() + 1e-6
+
+
+def test_large_classes_agree_with_the_definition():
+    x = spread_rows(90, 5, 3)
+    labels = torch.arange(90) % 2
+    exact = TF.reference.batch_triplet_loss(x.double(), labels, margin=2.0)
+    with TF.use_engine("fused"):
+        fused = TF.batch_triplet_loss(x, labels, margin=2.0)
+    assert abs(fused.item() - exact.item()) <= 1e-6 * exact.item()
+
+
+def test_coincident_rows_are_exactly_at_distance_zero():
+    base = torch.randn(20, 64, generator=torch.Generator().manual_seed(0))
+    x, labels = base.repeat(2, 1), torch.arange(20).repeat(2)
+    x = torch.cat([x, x[:1]])  # and an impostor that coincides with a genuine pair
+    labels = torch.cat([labels, torch.tensor([99])])
+    with TF.use_engine("fused"):
+        loss = TF.batch_triplet_loss(x, labels, margin=0.5, distance="euclidean", mining="hard", reduction="none")
+    assert loss[0] == loss[20] == 0.5
+    assert not loss[1:20].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype"),
+    [
+        ({}, torch.float64),
+        ({"mining": "random"}, torch.float32),
+        ({"swap": True}, torch.float32),
+        ({"margin": "soft"}, torch.float32),
+        ({"reference": torch.zeros(2, 3), "reference_labels": torch.tensor([0, 1])}, torch.float32),
+    ],
+)
+def test_what_it_cannot_do_it_refuses_when_named_and_leaves_to_the_tiles_when_not(change, dtype):
+    x, labels = torch.randn(4, 3, dtype=dtype), torch.tensor([0, 0, 1, 1])
+    if "reference" in change:
+        change = {**change, "reference": change["reference"].to(dtype)}
+    TF.batch_triplet_loss(x, labels, **change)
+    with TF.use_engine("fused"), pytest.raises(tercet.InvalidOption, match='engine="fused"'):
+        TF.batch_triplet_loss(x, labels, **change)
+
+
+def test_soft_margin_with_chosen_triplets():
+    x, labels = spread_rows(30, 4, 2), torch.arange(30) // 3
+    weight = torch.ones(30)
+    for mining in MODES[1:]:
+        same(
+            run("fused", x, labels, weight, mining=mining, margin="soft"),
+            run("tiles", x, labels, weight, mining=mining, margin="soft"),
+        )
+
+
+def test_unknown_engines_are_named(monkeypatch):
+    with pytest.raises(tercet.InvalidOption, match="engine='gpu' is not known; allowed: 'auto', 'fused', 'tiles'"):
+        TF.use_engine("gpu").__enter__()
+    monkeypatch.setenv("TERCET_ENGINE", "fast")
+    with pytest.raises(tercet.InvalidOption, match="TERCET_ENGINE='fast' is not known"):
+        TF.batch_triplet_loss(torch.zeros(2, 2), torch.tensor([0, 1]))
+
+
+def test_without_numba_the_tiles_take_over(monkeypatch):
+    from tercet.functional import triplets
+
+    x, labels = spread_rows(12, 3, 1), torch.arange(12) // 3
+    wanted = TF.batch_triplet_loss(x, labels)
+    monkeypatch.setattr(triplets, "_fused_engine", lambda: None)
+    torch.testing.assert_close(TF.batch_triplet_loss(x, labels), wanted)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_makes_its_own_threads():
+    torch.set_num_threads(2)
+    try:
+        x, labels = spread_rows(600, 8, 1), torch.arange(600) // 4
+        TF.batch_triplet_loss(x, labels)
+        assert _fused._pool.cache_info().currsize
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if _fused._pool.cache_info().currsize == 0 else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        torch.set_num_threads(1)
