@@ -7,16 +7,18 @@ import torch
 from tercet.data import ImageFrontEnd
 from tercet.encoders import ConvEncoderConfig
 from tercet.tasks.task import Task
-from tercet.train.augment import affine, light
+from tercet.train.augment import affine, light, skew_identities, turn_identities
 from tercet.train.plan import Settings
 
 __all__ = ["TASK"]
 
 
 def augment(x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Move, turn and stretch a little; never mirror, a mirrored digit is another sign."""
-    x_BCHW = affine(x_BCHW, generator, shift=0.1, zoom=(0.85, 1.2), stretch=0.2, degrees=12)
-    return light(x_BCHW, generator, contrast=0.2, brightness=0.1)
+    """Make other signs of the few there are, the same for all samples of one; then move and turn each a little."""
+    x_BCHW = turn_identities(x_BCHW, labels_B, generator, share=0.9)
+    x_BCHW = skew_identities(x_BCHW, labels_B, generator, share=0.9, strength=0.4)
+    x_BCHW = affine(x_BCHW, generator, shift=0.12, zoom=(0.75, 1.3), stretch=0.3, degrees=25)
+    return light(x_BCHW, generator, contrast=0.3, brightness=0.2)
 
 
 TASK = Task(
@@ -25,5 +27,12 @@ TASK = Task(
     front_end=ImageFrontEnd(8, 8, 1, fit="stretch"),
     encoder=ConvEncoderConfig(1, 8, 8, embedding_dim=64, pool="flatten"),
     augment=augment,
-    settings=Settings(minutes=0.5),
+    settings=Settings(
+        identities_per_batch=8,
+        samples_per_identity=12,
+        margin="soft",
+        mining="all",
+        reduction="mean",
+        minutes=0.75,
+    ),
 )

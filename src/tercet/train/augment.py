@@ -1,10 +1,9 @@
 """Random changes to a batch of training pictures.
 
 Small ones, each picture in its own way, leave it the identity it is: `affine`, `light`, `tint`, `erase`. Large ones,
-all pictures of an identity in the same way, make another identity of it: `turn_identities`, `recolour_identities`. A
-digit on its side is a sign of its own, an apple with red and blue exchanged another fruit; so a few identities in
-training become many, and the network cannot learn those few by heart (Liu et al., Task Augmentation by Rotating for
-Meta-Learning, arXiv 2003.00804).
+all pictures of an identity in the same way, make another identity of it: `turn_identities`, `skew_identities`. A digit
+on its side is a sign of its own; so a few identities in training become many, and the network cannot learn those few by
+heart (Liu et al., Task Augmentation by Rotating for Meta-Learning, arXiv 2003.00804).
 
 They work on whole batches in torch, at a small share of the cost of a training step. All numbers are drawn from the
 generator that is passed in, on the CPU, so that they are the same on every device.
@@ -19,7 +18,7 @@ import math
 import numpy as np
 import torch
 
-__all__ = ["affine", "erase", "light", "recolour_identities", "tint", "turn_identities"]
+__all__ = ["affine", "erase", "light", "skew_identities", "tint", "turn_identities"]
 
 
 def affine(
@@ -63,9 +62,8 @@ def affine(
             ),
         ],
         1,
-    ).to(x_BCHW)
-    grid_BHW2 = torch.nn.functional.affine_grid(theta_B23, list(x_BCHW.shape), align_corners=False)
-    return torch.nn.functional.grid_sample(x_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
+    )
+    return _resample(x_BCHW, theta_B23)
 
 
 def light(
@@ -148,24 +146,31 @@ def turn_identities(
     return torch.where((way_B // 4 == 1).view(-1, 1, 1, 1), x_BCHW.transpose(2, 3), x_BCHW)
 
 
-def recolour_identities(
-    x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Generator, *, share: float
+def skew_identities(
+    x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Generator, *, share: float, strength: float
 ) -> torch.Tensor:
-    """Exchange the channels of a share of the identities, in one order for each identity.
+    """Stretch, shear and turn a share of the identities by a linear map of the plane, one for each identity.
+
+    The map is the unit matrix with up to `strength` added to or taken from each of its four numbers.
 
     Args:
         x_BCHW: Pictures.
         labels_B: Whose they are.
         generator: Source of the draws.
-        share: Share of the identities; some of them draw the order that they have.
+        share: Share of the identities.
+        strength: Below 1.
     """
     inverse_B, count = _identities(labels_B)
-    channels = x_BCHW.shape[1]
     on_I = torch.rand(count, generator=generator) < share
-    drawn_IC = torch.rand(count, channels, generator=generator).argsort(dim=1)
-    order_IC = torch.where(on_I[:, None], drawn_IC, torch.arange(channels))
-    order_BC = order_IC[inverse_B].to(x_BCHW.device)
-    return torch.gather(x_BCHW, 1, order_BC[:, :, None, None].expand_as(x_BCHW))
+    change_I22 = _between(-strength, strength, 4 * count, generator).view(count, 2, 2) * on_I[:, None, None]
+    theta_I23 = torch.cat([torch.eye(2) + change_I22, torch.zeros(count, 2, 1)], dim=2)
+    return _resample(x_BCHW, theta_I23[inverse_B])
+
+
+def _resample(x_BCHW: torch.Tensor, theta_B23: torch.Tensor) -> torch.Tensor:
+    """Each picture seen through its affine map, in coordinates from -1 to 1; the border is continued outwards."""
+    grid_BHW2 = torch.nn.functional.affine_grid(theta_B23.to(x_BCHW), list(x_BCHW.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(x_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
 
 
 def _identities(labels_B: torch.Tensor) -> tuple[torch.Tensor, int]:
