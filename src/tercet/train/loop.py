@@ -44,7 +44,8 @@ from tercet.train.schedule import Budget, learning_rate
 __all__ = ["train"]
 
 _LOOK_SECONDS = 0.5  # between two looks at the numbers, which cost a little
-_MOST_VALIDATED = 2048  # samples; more would take time from the training and change little
+# What a validation looks at; more would take time from the training and change little.
+_MOST_VALIDATED, _MOST_PAIRS = 1024, 100_000
 
 
 def train(
@@ -199,7 +200,7 @@ class _Training:
         self._require_finite()
         x_ND = embed_rows(self.encoder, self.store, self.validation_rows)
         labels_N = self.labels_N[self.validation_rows]
-        pairs = all_pairs(x_ND, labels_N)
+        pairs = all_pairs(x_ND, labels_N, max_pairs=_MOST_PAIRS)
         eer = verification(pairs.scores, pairs.genuine).eer
         map_at_r = retrieval(x_ND, labels_N).map_at_r
         if progress.best_eer is None or (eer, -map_at_r) < (progress.best_eer, -(progress.best_map_at_r or 0.0)):

@@ -59,7 +59,7 @@ class Settings:
     warmup: float = 0.05
     minutes: float | None = None
     epochs: float | None = None
-    validations: int = 20
+    validations: int = 12
     checkpoint_seconds: float = 30.0
     precision: str = "float32"
 
