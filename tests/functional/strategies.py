@@ -13,6 +13,7 @@ class Batch:
     reference: torch.Tensor | None = None
     reference_labels: torch.Tensor | None = None
     anchor_rows: torch.Tensor | None = None
+    kind: str = "random"
 
     def others(self) -> dict[str, torch.Tensor | None]:
         return {
@@ -44,7 +45,7 @@ def batches(draw: st.DrawFn, max_rows: int = 9, references: bool = False) -> Bat
     x = rows(draw, count, width, kind, seed)
     labels = torch.tensor(draw(st.lists(label, min_size=count, max_size=count)), dtype=torch.int64)
     if not references or draw(st.booleans()):
-        return Batch(x, labels)
+        return Batch(x, labels, kind=kind)
     others = draw(st.integers(0, max_rows))
     y = rows(draw, others, width, kind, seed + 1)
     y_labels = torch.tensor(draw(st.lists(label, min_size=others, max_size=others)), dtype=torch.int64)
@@ -53,4 +54,4 @@ def batches(draw: st.DrawFn, max_rows: int = 9, references: bool = False) -> Bat
         where = torch.tensor(
             draw(st.lists(st.integers(-1, others - 1), min_size=count, max_size=count)), dtype=torch.int64
         )
-    return Batch(x, labels, y, y_labels, where)
+    return Batch(x, labels, y, y_labels, where, kind)

@@ -17,7 +17,7 @@ from tercet.functional.options import MINING
     margin=st.sampled_from([0.0, 1.0, "soft"]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_equals_the_definition(batch, mining, margin, seed):
     generator = torch.Generator().manual_seed(seed)
     got = TF.mine(

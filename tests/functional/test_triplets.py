@@ -44,9 +44,12 @@ def close(got: torch.Tensor | None, wanted: torch.Tensor | None, scale: float = 
     swap=st.booleans(),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_equals_the_definition(batch, distance, mining, reduction, margin, swap, seed):
     rows = len(batch.x)
+    if batch.kind == "whole" and distance == "cosine":
+        # Whole numbers tie under cosine up to rounding, which then decides: move off the ties.
+        batch.x = batch.x + 0.01 * torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(seed)).double()
     if margin == "rows":
         margin = torch.rand(rows, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     weight = torch.randn(rows, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))

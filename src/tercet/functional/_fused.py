@@ -32,7 +32,6 @@ __all__ = ["can_reduce", "reduce_triplets"]
 # Numbers in one panel: 8 MB, which stays in the last cache between the product, the pass and the two products after it.
 _PANEL_NUMBERS = 1 << 21
 _COLUMNS = 1024  # columns of one pass: 4 KB a row
-_CELLS = 1024  # of the grid over a row's thresholds
 _MANY_POSITIVES = 48  # beyond this a search in sorted thresholds beats a pass per threshold
 _KEPT_NUMBERS = 1 << 22  # largest [B, K]: 16 MB each
 _KINDS = {"squared": _kernels.SQUARED, "euclidean": _kernels.EUCLIDEAN, "cosine": _kernels.COSINE}
@@ -230,75 +229,81 @@ class _Gradient:
 def _by_thresholds(batch: _Batch, end_BK: Tensor, weight_B: Tensor, work: _Gradient | None) -> tuple[Tensor, Tensor]:
     """Loss per anchor [B] and negatives below each threshold [B, K], one short pass per threshold."""
     end_KB = end_BK.T.contiguous()
-    total_B = torch.zeros(len(end_BK), dtype=torch.float64)
-    loss_B = torch.zeros(len(end_BK))
     count_BK, count_KB = torch.zeros_like(end_BK), torch.zeros_like(end_KB)
-    sum_B = torch.zeros(len(end_BK)) if work is None else work.sum_B
-    threads = torch.get_num_threads()
-    for rows, columns, panel_RC in batch.panels():
-        count_HRK = torch.zeros(threads, len(panel_RC), end_BK.shape[1])
-        loss_HR = torch.zeros(threads, len(panel_RC), dtype=torch.float64)
-        sum_HR = torch.zeros(threads, len(panel_RC))
-        batch.pass_over(
-            _kernels.hinge_panel,
-            rows,
-            panel_RC,
-            _COLUMNS,
-            (end_BK, end_KB, weight_B),
-            (count_HRK, loss_HR, sum_HR),
-            (count_KB, loss_B, sum_B),
-            end_BK.shape[1],
-        )
-        # Columns are summed in float32 within a panel only.
-        total_B[columns] += loss_B[columns]
-        loss_B[columns] = 0
-        total_B[rows] += loss_HR.sum(0)
-        count_BK[rows] += count_HRK.sum(0)
-        sum_B[rows] += sum_HR.sum(0)
-        if work is not None:
-            work.add_panel(rows, columns, panel_RC)
-    return total_B.to(torch.float32), count_BK + count_KB.T
+    spent_B = _by_panels(
+        batch, _kernels.hinge_panel, _COLUMNS, (end_BK, end_KB, weight_B), count_BK, count_KB, work, end_BK.shape[1]
+    )
+    count_BK += count_KB.T
+    real_BK = end_BK.masked_fill(torch.isneginf(end_BK), 0).to(torch.float64)
+    return ((real_BK * count_BK).sum(1) - spent_B).clamp_(min=0).to(torch.float32), count_BK
 
 
 def _by_buckets(batch: _Batch, end_BK: Tensor, weight_B: Tensor, work: _Gradient | None) -> tuple[Tensor, Tensor]:
     """The same by search in sorted thresholds."""
-    real_B = torch.isfinite(end_BK).sum(1)
+    real_B = torch.isfinite(end_BK).sum(1, dtype=torch.int32)
     real_BK = torch.arange(end_BK.shape[1]) < real_B.unsqueeze(1)
     sorted_BK, place_BK = end_BK.masked_fill(torch.isneginf(end_BK), torch.inf).sort(dim=1)
     end_BL = torch.nn.functional.pad(sorted_BK, (0, 1), value=torch.inf)
-    finite_BL = end_BL.masked_fill(torch.isinf(end_BL), 0)
-    rest_BL = finite_BL.flip(1).cumsum(1, dtype=torch.float64).flip(1).to(torch.float32)
     low_B = torch.where(real_B > 0, end_BL[:, 0], 0.0)
-    top_B = torch.where(real_B > 0, end_BL.gather(1, (real_B - 1).clamp(min=0).unsqueeze(1)).squeeze(1), -torch.inf)
-    spread_B = top_B - low_B
-    scale_B = torch.where(spread_B > 0, (_CELLS - 1) / spread_B.clamp(min=1e-30), 0.0)
-    cell_BG = torch.zeros(len(end_BK), _CELLS, dtype=torch.int16)
-    _kernels.fill_cells(*(t.numpy() for t in (end_BL, real_B, low_B, scale_B)), _CELLS, 0, len(end_BK), cell_BG.numpy())
-    loss_B = torch.zeros(len(end_BK), dtype=torch.float64)
-    count_BL = torch.zeros_like(end_BL)
-    sum_B = torch.zeros(len(end_BK)) if work is None else work.sum_B
+    last_B1 = (real_B - 1).clamp(min=0).to(torch.int64).unsqueeze(1)
+    top_B = torch.where(real_B > 0, end_BL.gather(1, last_B1).squeeze(1), -torch.inf)
+    cells = 4 * end_BL.shape[1]  # so fine that most hold one threshold or none
+    scale_B = torch.where(top_B > low_B, (cells - 1) / (top_B - low_B).clamp(min=1e-30), 0.0)
+    cell_BG = torch.zeros(len(end_BK), cells, dtype=torch.int16)
+    arrays = [t.numpy() for t in (end_BL, real_B, low_B, scale_B)]
+    _shared(
+        lambda lo, hi, _: _kernels.fill_cells(*arrays, lo, hi, cell_BG.numpy()),
+        len(end_BK),
+        end_BK.numel() + len(end_BK),
+    )
+    read = (end_BL, real_B, low_B, top_B, scale_B, cell_BG, weight_B)
+    count_BL, count_of_columns_BL = torch.zeros_like(end_BL), torch.zeros_like(end_BL)
+    spent_B = _by_panels(
+        batch, _kernels.bucket_panel, _COLUMNS // 8, read, count_BL, count_of_columns_BL, work, 2 * end_BL.shape[1]
+    )
+    below_BK = (count_BL + count_of_columns_BL).cumsum(1)[:, : end_BK.shape[1]].masked_fill(~real_BK, 0)
+    loss_B = (sorted_BK.masked_fill(~real_BK, 0).to(torch.float64) * below_BK).sum(1) - spent_B
+    return loss_B.clamp_(min=0).to(torch.float32), torch.zeros_like(end_BK).scatter_(1, place_BK, below_BK)
+
+
+def _by_panels(
+    batch: _Batch,
+    panel: Callable[..., None],
+    columns_at_once: int,
+    read: Sequence[Tensor],
+    count_BK: Tensor,
+    count_of_columns: Tensor,
+    work: _Gradient | None,
+    cost: int,
+) -> Tensor:
+    """Run a pass over every panel: fills both counts and the gradient, returns what each anchor has spent [B]."""
+    total_B = torch.zeros(len(count_BK), dtype=torch.float64)
+    spent_B = torch.zeros(len(count_BK))
+    sum_B = torch.zeros(len(count_BK)) if work is None else work.sum_B
     threads = torch.get_num_threads()
     for rows, columns, panel_RC in batch.panels():
-        count_HRL = torch.zeros(threads, len(panel_RC), end_BL.shape[1])
-        loss_HR = torch.zeros(threads, len(panel_RC), dtype=torch.float64)
+        count_HRK = torch.zeros(threads, len(panel_RC), count_BK.shape[1])
+        spent_HR = torch.zeros(threads, len(panel_RC), dtype=torch.float64)
         sum_HR = torch.zeros(threads, len(panel_RC))
         batch.pass_over(
-            _kernels.bucket_panel,
+            panel,
             rows,
             panel_RC,
-            _COLUMNS // 4,
-            (end_BL, rest_BL, real_B, low_B, top_B, scale_B, cell_BG, weight_B),
-            (count_HRL, loss_HR, sum_HR),
-            (count_BL, loss_B, sum_B),
-            8,
+            columns_at_once,
+            read,
+            (count_HRK, spent_HR, sum_HR),
+            (count_of_columns, spent_B, sum_B),
+            cost,
         )
-        loss_B[rows] += loss_HR.sum(0)
-        count_BL[rows] += count_HRL.sum(0)
+        # Columns are summed in float32 within a panel only.
+        total_B[columns] += spent_B[columns]
+        spent_B[columns] = 0
+        total_B[rows] += spent_HR.sum(0)
+        count_BK[rows] += count_HRK.sum(0)
         sum_B[rows] += sum_HR.sum(0)
         if work is not None:
             work.add_panel(rows, columns, panel_RC)
-    below_BK = count_BL.cumsum(1)[:, :-1].masked_fill(~real_BK, 0)
-    return loss_B.to(torch.float32), torch.zeros_like(end_BK).scatter_(1, place_BK, below_BK)
+    return total_B
 
 
 def _chosen_triplets(

@@ -87,69 +87,74 @@ def positive_distances(x_BD, first_B, last_B, kind, lo, hi, d_BK):
 
 
 @_compiled
-def _row_side(d_W, end, weight, grad_W):
-    """One threshold of the row against every column: (columns below it, sum of the hinges)."""
+def _row_side(d_W, end, active_W):
+    """One threshold of the row against every column: how many are below it."""
     count = _ZERO
-    loss = _ZERO
     for j in range(d_W.shape[0]):
-        gap = end - d_W[j]
-        count += _ONE if gap > _ZERO else _ZERO
-        grad_W[j] += weight if gap > _ZERO else _ZERO
-        loss += gap if gap > _ZERO else _ZERO
-    return count, loss
+        on = _ONE if d_W[j] < end else _ZERO
+        count += on
+        active_W[j] += on
+    return count
 
 
 @_compiled
-def _row_side_3(d_W, end_0, end_1, end_2, weight, grad_W):
+def _row_side_3(d_W, end_0, end_1, end_2, active_W):
     """Three thresholds at once: one load of the distances for all."""
     count_0, count_1, count_2 = _ZERO, _ZERO, _ZERO
-    loss = _ZERO
     for j in range(d_W.shape[0]):
-        gap_0, gap_1, gap_2 = end_0 - d_W[j], end_1 - d_W[j], end_2 - d_W[j]
-        on_0 = _ONE if gap_0 > _ZERO else _ZERO
-        on_1 = _ONE if gap_1 > _ZERO else _ZERO
-        on_2 = _ONE if gap_2 > _ZERO else _ZERO
+        on_0 = _ONE if d_W[j] < end_0 else _ZERO
+        on_1 = _ONE if d_W[j] < end_1 else _ZERO
+        on_2 = _ONE if d_W[j] < end_2 else _ZERO
         count_0 += on_0
         count_1 += on_1
         count_2 += on_2
-        grad_W[j] += weight * (on_0 + on_1 + on_2)
-        # Not on * gap: a gap may be -infinity.
-        loss += (
-            (gap_0 if gap_0 > _ZERO else _ZERO)
-            + (gap_1 if gap_1 > _ZERO else _ZERO)
-            + (gap_2 if gap_2 > _ZERO else _ZERO)
-        )
-    return count_0, count_1, count_2, loss
+        active_W[j] += on_0 + on_1 + on_2
+    return count_0, count_1, count_2
 
 
 @_compiled
-def _column_side(d_W, end_W, weight_W, grad_W, count_W, loss_W):
+def _column_side(d_W, end_W, active_W, count_W):
     """One threshold of every column against the row."""
     for j in range(d_W.shape[0]):
-        gap = end_W[j] - d_W[j]
-        on = _ONE if gap > _ZERO else _ZERO
+        on = _ONE if d_W[j] < end_W[j] else _ZERO
         count_W[j] += on
-        grad_W[j] += weight_W[j] * on
-        loss_W[j] += gap if gap > _ZERO else _ZERO
+        active_W[j] += on
 
 
 @_compiled
-def _column_side_3(d_W, end_0_W, end_1_W, end_2_W, weight_W, grad_W, count_0_W, count_1_W, count_2_W, loss_W):
-    """Three thresholds of every column at once: one load and store of gradient and loss for all."""
+def _column_side_3(d_W, end_0_W, end_1_W, end_2_W, active_W, count_0_W, count_1_W, count_2_W):
+    """Three thresholds of every column at once."""
     for j in range(d_W.shape[0]):
-        gap_0, gap_1, gap_2 = end_0_W[j] - d_W[j], end_1_W[j] - d_W[j], end_2_W[j] - d_W[j]
-        on_0 = _ONE if gap_0 > _ZERO else _ZERO
-        on_1 = _ONE if gap_1 > _ZERO else _ZERO
-        on_2 = _ONE if gap_2 > _ZERO else _ZERO
+        on_0 = _ONE if d_W[j] < end_0_W[j] else _ZERO
+        on_1 = _ONE if d_W[j] < end_1_W[j] else _ZERO
+        on_2 = _ONE if d_W[j] < end_2_W[j] else _ZERO
         count_0_W[j] += on_0
         count_1_W[j] += on_1
         count_2_W[j] += on_2
-        grad_W[j] += weight_W[j] * (on_0 + on_1 + on_2)
-        loss_W[j] += (
-            (gap_0 if gap_0 > _ZERO else _ZERO)
-            + (gap_1 if gap_1 > _ZERO else _ZERO)
-            + (gap_2 if gap_2 > _ZERO else _ZERO)
-        )
+        active_W[j] += on_0 + on_1 + on_2
+
+
+@_compiled
+def _spent_by_row(d_W, active_W):
+    """Sum of active thresholds times distance: what the thresholds' own sum exceeds the hinges by."""
+    total = _ZERO
+    for j in range(d_W.shape[0]):
+        total += active_W[j] * d_W[j] if active_W[j] > _ZERO else _ZERO
+    return total
+
+
+@_compiled
+def _spent_by_columns(d_W, active_W, spent_W):
+    """The same for each column."""
+    for j in range(d_W.shape[0]):
+        spent_W[j] += active_W[j] * d_W[j] if active_W[j] > _ZERO else _ZERO
+
+
+@_compiled
+def _join(row_W, weight, column_W, weight_W):
+    """Active thresholds of both sides, each side with its anchor's weight, into `row_W`."""
+    for j in range(row_W.shape[0]):
+        row_W[j] = weight * row_W[j] + weight_W[j] * column_W[j]
 
 
 @_compiled
@@ -174,158 +179,162 @@ def _finish_gradient(d_W, grad_W, kind, out_W, sum_W):
 def hinge_panel(
     panel_RC, begin, x_BD, size_B, first_B, last_B, kind, lo, hi, width,
     end_BK, end_KB, weight_B,
-    count_RK, loss_R, sum_R, count_KB, loss_B, sum_B,
+    count_RK, spent_R, sum_R, count_KB, spent_B, sum_B,
 ):  # fmt: skip
     """Formula 1 over all triplets, a short pass per threshold; the panel becomes the coefficients of its gradient.
 
-    The first R columns belong to the rows themselves: there only the row side counts, since both orders of a pair are
-    in the panel.
+    Per threshold t only the number of distances below it is kept, and per anchor the sum over them, once for every
+    threshold they are below ("spent"): the hinges add up to sum of count * t - spent. The first R columns belong to the
+    rows themselves: there only the row side counts, since both orders of a pair are in the panel.
     """
-    d = np.empty(width, np.float32)
-    grad = np.empty(width, np.float32)
+    d, row, column = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
     rows, thresholds = panel_RC.shape[0], end_BK.shape[1]
     threes = thresholds // 3 * 3
     left = lo
     while left < hi:
         right = min(left + width, hi, rows) if left < rows else min(left + width, hi)
-        d_W, grad_W = d[: right - left], grad[: right - left]
+        d_W, row_W, column_W = d[: right - left], row[: right - left], column[: right - left]
         start, stop = begin + left, begin + right
         for r in range(rows):
             i = begin + r
             out_W = panel_RC[r, left:right]
             _panel_row(out_W, i, start, x_BD, size_B, first_B, last_B, kind, d_W)
-            grad_W[:] = _ZERO
-            loss = 0.0
+            row_W[:] = _ZERO
+            column_W[:] = _ZERO
             for k in range(0, threes, 3):
-                c_0, c_1, c_2, part = _row_side_3(
-                    d_W, end_BK[i, k], end_BK[i, k + 1], end_BK[i, k + 2], weight_B[i], grad_W
-                )
+                c_0, c_1, c_2 = _row_side_3(d_W, end_BK[i, k], end_BK[i, k + 1], end_BK[i, k + 2], row_W)
                 count_RK[r, k] += c_0
                 count_RK[r, k + 1] += c_1
                 count_RK[r, k + 2] += c_2
-                loss += part
             for k in range(threes, thresholds):
-                c_0, part = _row_side(d_W, end_BK[i, k], weight_B[i], grad_W)
-                count_RK[r, k] += c_0
-                loss += part
-            loss_R[r] += loss
+                count_RK[r, k] += _row_side(d_W, end_BK[i, k], row_W)
+            spent_R[r] += _spent_by_row(d_W, row_W)
             if left >= rows:
                 for k in range(0, threes, 3):
                     _column_side_3(
                         d_W,
                         end_KB[k, start:stop], end_KB[k + 1, start:stop], end_KB[k + 2, start:stop],
-                        weight_B[start:stop], grad_W,
+                        column_W,
                         count_KB[k, start:stop], count_KB[k + 1, start:stop], count_KB[k + 2, start:stop],
-                        loss_B[start:stop],
                     )  # fmt: skip
                 for k in range(threes, thresholds):
-                    _column_side(
-                        d_W, end_KB[k, start:stop], weight_B[start:stop], grad_W,
-                        count_KB[k, start:stop], loss_B[start:stop],
-                    )  # fmt: skip
-            sum_R[r] += _finish_gradient(d_W, grad_W, kind, out_W, sum_B[start:stop])
+                    _column_side(d_W, end_KB[k, start:stop], column_W, count_KB[k, start:stop])
+                _spent_by_columns(d_W, column_W, spent_B[start:stop])
+            _join(row_W, weight_B[i], column_W, weight_B[start:stop])
+            sum_R[r] += _finish_gradient(d_W, row_W, kind, out_W, sum_B[start:stop])
         left = right
 
 
 @_compiled
-def fill_cells(end_BL, real_B, low_B, scale_B, cells, lo, hi, cell_BG):
+def fill_cells(end_BL, real_B, low_B, scale_B, lo, hi, cell_BG):
     """A grid over each row's sorted thresholds: how many lie in cells before this one; a search starts there."""
     for i in range(lo, hi):
         place = 0
-        for g in range(cells):
-            while place < real_B[i] and np.int64((end_BL[i, place] - low_B[i]) * scale_B[i]) < g:
+        for g in range(cell_BG.shape[1]):
+            while place < real_B[i] and np.int32((end_BL[i, place] - low_B[i]) * scale_B[i]) < g:
                 place += 1
             cell_BG[i, g] = place
 
 
 @_compiled
+def _bucket_line(d_N, end_L, real, low, top, scale, cell_G, cells_N, count_L, active_N):
+    """One anchor's sorted thresholds against a line of distances: counts per bucket, thresholds above each distance.
+
+    Returns the sum of active thresholds times distance. A grid of cells says where a search starts; it then moves on by
+    a step or none.
+    """
+    for j in range(d_N.shape[0]):
+        held = d_N[j] if d_N[j] < top else top
+        held = held if held > low else low
+        cells_N[j] = np.int32((held - low) * scale)
+    for j in range(d_N.shape[0]):
+        place = real
+        if d_N[j] < top:
+            place = np.int32(cell_G[cells_N[j]])
+            while end_L[place] <= d_N[j]:
+                place += np.int32(1)
+            count_L[place] += _ONE
+        active_N[j] = np.float32(real - place)
+    return _spent_by_row(d_N, active_N)
+
+
+@_compiled
 def bucket_panel(
     panel_RC, begin, x_BD, size_B, first_B, last_B, kind, lo, hi, width,
-    end_BL, rest_BL, real_B, low_B, top_B, scale_B, cell_BG, weight_B,
-    count_RL, loss_R, sum_R, count_BL, loss_B, sum_B,
+    end_BL, real_B, low_B, top_B, scale_B, cell_BG, weight_B,
+    count_RL, spent_R, sum_R, count_BL, spent_B, sum_B,
 ):  # fmt: skip
     """The same for large classes: each distance is put into the bucket between two sorted thresholds.
 
     `end_BL[i]` are the thresholds of row i in rising order, then infinity; `real` is how many there are, `low` and
-    `top` the first and the last; `rest_BL[i, b]` is the sum of those from b on, so that a distance in bucket b has the
-    hinges rest[b] - (real - b) d. A grid of cells says where a search starts; it then moves on by a step or none.
+    `top` the first and the last. Counts are per bucket: how many distances are below a threshold is a running sum of
+    them. Columns are taken one by one over a block of rows, so that an anchor's thresholds stay in the first cache.
     """
-    d = np.empty(width, np.float32)
-    grad = np.empty(width, np.float32)
-    cells = np.empty(width, np.int32)
+    block = 64
+    d, active = np.empty((block, width), np.float32), np.empty((block, width), np.float32)
+    line, line_active = np.empty(block, np.float32), np.empty(block, np.float32)
+    cells = np.empty(max(width, block), np.int32)
     rows = panel_RC.shape[0]
     left = lo
     while left < hi:
         right = min(left + width, hi, rows) if left < rows else min(left + width, hi)
         n = right - left
-        d_W, grad_W, cells_W = d[:n], grad[:n], cells[:n]
         start, stop = begin + left, begin + right
-        for r in range(rows):
-            i = begin + r
-            out_W = panel_RC[r, left:right]
-            _panel_row(out_W, i, start, x_BD, size_B, first_B, last_B, kind, d_W)
-            grad_W[:] = _ZERO
-            loss = 0.0
-            low, top, scale, real, weight = low_B[i], top_B[i], scale_B[i], real_B[i], weight_B[i]
-            for j in range(n):
-                held = d_W[j] if d_W[j] < top else top
-                held = held if held > low else low
-                cells_W[j] = np.int32((held - low) * scale)
-            for j in range(n):
-                if d_W[j] < top:
-                    place = np.int64(cell_BG[i, cells_W[j]])
-                    while end_BL[i, place] <= d_W[j]:
-                        place += 1
-                    above = np.float32(real - place)
-                    count_RL[r, place] += _ONE
-                    loss += rest_BL[i, place] - above * d_W[j]
-                    grad_W[j] = weight * above
-            loss_R[r] += loss
+        for top_row in range(0, rows, block):
+            m = min(block, rows - top_row)
+            for q in range(m):
+                r = top_row + q
+                i = begin + r
+                d_W, active_W = d[q, :n], active[q, :n]
+                _panel_row(panel_RC[r, left:right], i, start, x_BD, size_B, first_B, last_B, kind, d_W)
+                spent_R[r] += _bucket_line(
+                    d_W, end_BL[i], real_B[i], low_B[i], top_B[i], scale_B[i], cell_BG[i], cells, count_RL[r], active_W
+                )
+                for j in range(n):
+                    active_W[j] *= weight_B[i]
             if left >= rows:
                 for j in range(n):
                     c = start + j
-                    held = d_W[j] if d_W[j] < top_B[c] else top_B[c]
-                    held = held if held > low_B[c] else low_B[c]
-                    cells_W[j] = np.int32((held - low_B[c]) * scale_B[c])
-                for j in range(n):
-                    c = start + j
-                    if d_W[j] < top_B[c]:
-                        place = np.int64(cell_BG[c, cells_W[j]])
-                        while end_BL[c, place] <= d_W[j]:
-                            place += 1
-                        above = np.float32(real_B[c] - place)
-                        count_BL[c, place] += _ONE
-                        loss_B[c] += rest_BL[c, place] - above * d_W[j]
-                        grad_W[j] += weight_B[c] * above
-            sum_R[r] += _finish_gradient(d_W, grad_W, kind, out_W, sum_B[start:stop])
+                    for q in range(m):
+                        line[q] = d[q, j]
+                    spent_B[c] += _bucket_line(
+                        line[:m], end_BL[c], real_B[c], low_B[c], top_B[c], scale_B[c], cell_BG[c],
+                        cells, count_BL[c], line_active[:m],
+                    )  # fmt: skip
+                    for q in range(m):
+                        active[q, j] += weight_B[c] * line_active[q]
+            for q in range(m):
+                r = top_row + q
+                sum_R[r] += _finish_gradient(d[q, :n], active[q, :n], kind, panel_RC[r, left:right], sum_B[start:stop])
         left = right
 
 
 @_compiled
 def _nearest_of_row(d_W, above, best, best_name, name_W):
-    """The nearest column farther than `above` and nearer than `best`; at a tie the lowest name."""
-    least = _INFINITY
+    """The nearest column farther than `above` and nearer than `best`; at a tie the lowest name.
+
+    Few chunks of columns hold one: a look that is vector code goes first.
+    """
+    candidates = _ZERO
     for j in range(d_W.shape[0]):
-        value = d_W[j] if d_W[j] > above else _INFINITY
-        least = value if value < least else least
-    if least < best or (least == best and best_name >= 0):
+        candidates += _ONE if (d_W[j] <= best) & (d_W[j] > above) else _ZERO
+    if candidates > _ZERO:
         for j in range(d_W.shape[0]):
-            if d_W[j] == least and (least < best or name_W[j] < best_name):
-                best, best_name = least, name_W[j]
+            nearer = d_W[j] < best or (d_W[j] == best and name_W[j] < best_name)
+            if nearer and d_W[j] > above:
+                best, best_name = d_W[j], name_W[j]
     return best, best_name
 
 
 @_compiled
 def _nearest_of_columns(d_W, above_W, name, best_W, best_name_W):
-    """The same with the row as candidate of every column; a first look finds out whether any column changes."""
-    change = _ZERO
+    """The same with the row as candidate of every column."""
     for j in range(d_W.shape[0]):
-        change += _ONE if (d_W[j] <= best_W[j]) & (d_W[j] > above_W[j]) else _ZERO
-    if change > _ZERO:
-        for j in range(d_W.shape[0]):
-            if d_W[j] > above_W[j] and (d_W[j] < best_W[j] or (d_W[j] == best_W[j] and name < best_name_W[j])):
-                best_W[j] = d_W[j]
-                best_name_W[j] = name
+        value = d_W[j] if d_W[j] > above_W[j] else _INFINITY
+        best, best_name = best_W[j], best_name_W[j]
+        tied = min(best_name, name) if value == best else best_name
+        best_name_W[j] = name if value < best else tied
+        best_W[j] = value if value < best else best
 
 
 @_compiled
