@@ -66,7 +66,7 @@ def page() -> Page:
             Drawing(figures.histogram(scores, scores, threshold=0.1, title="scores"), "Scores", "a caption"),
             Drawing(figures.roc_curve({"m": (np.linspace(0, 1, 9), np.linspace(1, 0, 9))}, title="roc"), "ROC", "said"),
         ),
-        queries=(Query(small[0], (Ranked(small[1], 0.9, True), Ranked(small[2], 0.8, False))),),
+        queries=(Query(small[0], (Ranked(small[1], 0.9, True), Ranked(small[2], 0.8, False)), there=1),),
         query_note="drawn at random",
         false_matches=(Pair(small[0], small[1], 0.95),),
         false_non_matches=(Pair(small[2], small[3], -0.1),),
@@ -109,7 +109,7 @@ def test_right_and_wrong_differ_by_more_than_colour(page: Page) -> None:
     text = render(page)
     assert "✓" in text and "✗" in text
     assert re.search(r"\.wrong img \{ border: 3px dashed", text)
-    assert "1 of 2 right" in text
+    assert "1 of 1 found" in text
 
 
 def test_ids_are_unique_and_links_inside_the_page_lead_somewhere(page: Page) -> None:
@@ -137,7 +137,7 @@ def test_names_from_the_data_are_escaped() -> None:
         Page(
             title=evil,
             summary=(evil,),
-            queries=(Query(bad, (Ranked(bad, 1.0, True),)),),
+            queries=(Query(bad, (Ranked(bad, 1.0, True),), there=1),),
             false_matches=(Pair(bad, bad, 1.0),),
         )
     )

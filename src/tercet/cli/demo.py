@@ -35,6 +35,7 @@ def demo(
 ) -> None:
     """Train on some of the ten handwritten digits, then verify and retrieve digits never seen in training."""
     from tercet.data import read_data
+    from tercet.report.words import result_text
     from tercet.run import load
     from tercet.tasks import load_task
 
@@ -52,6 +53,9 @@ def demo(
     data = run / "data"
     manifest = read_data(write_digits(data), suffixes=plan.front_end.SUFFIXES)
     result = run_training(manifest, plan, run, screen, resume=False, command=context.obj, data=data, layout="auto")
+
+    for line in result_text(result):
+        screen.say(line)
 
     model = load(run)
     validation = manifest.of(tuple(map(str, PARTS["validation"])))

@@ -62,6 +62,7 @@ def collect(model: Model, store: SampleStore, *, seed: int = 0, on_phase: Callab
                 for row, score in zip(per_query.nearest[q], per_query.scores[q], strict=True)
                 if row >= 0
             ),
+            there=min(RESULTS, int(per_query.positives[q])),
         )
         for q in drawn
     )
@@ -120,7 +121,7 @@ def _what_was_done(model: Model, evaluation: Mapping[str, Any]) -> tuple[str, ..
     return (
         f"The model was trained with triplet loss on {samples['train']:,} pictures of {people['train']} "
         f"identities.{kept} This page is about {evaluation['identities']} other identities with "
-        f"{evaluation['samples']:,} pictures, none of which took part in training or in any choice"
+        f"{evaluation['samples']:,} pictures, none of which took part in training or validation"
         + (f"; {left_out} identities that did were left out of the data given." if left_out else "."),
     )
 
@@ -128,8 +129,8 @@ def _what_was_done(model: Model, evaluation: Mapping[str, Any]) -> tuple[str, ..
 def _reading(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
     lines = [
         "In brackets: 95 % intervals, from drawing the scored identities again with replacement. Raw pixels and the "
-        "untrained network (same shape, same front end, the weights it began with) are scored on the same pictures; a "
-        "model that does not beat both has learnt nothing of use."
+        "untrained network (same shape, same front end, the weights it began with) are scored on the same pictures: "
+        "what training is worth is the distance to both."
     ]
     if evaluation["identities"] < 20:
         lines.append(

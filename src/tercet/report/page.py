@@ -46,10 +46,11 @@ class Query:
 
     picture: Picture
     results: tuple[Ranked, ...]
+    there: int  # pictures of the query's identity that could have been shown
 
     @property
-    def correct(self) -> int:
-        """How many of the results shown are of the query's identity."""
+    def found(self) -> int:
+        """How many of them are shown."""
         return sum(result.correct for result in self.results)
 
 

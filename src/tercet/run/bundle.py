@@ -8,6 +8,8 @@
       metrics.json          what training measured
       calibration.json      a chosen threshold, where there is one
       plan.json, history.jsonl, checkpoints/     written while training
+      command.json, evaluation.json, report.html, data/     by the command line: what was called, the test figures, the
+                                                            page, the pictures of the demonstration
 
 run.json is written last: a folder without it holds no finished model. JSON and safetensors only: opening a run that
 somebody else made executes nothing of theirs.
