@@ -13,7 +13,7 @@ def pictures(batch=6, channels=3, height=12, width=16):
 
 
 CHANGES = {
-    "affine": lambda x, g: affine(x, g, shift=0.2, zoom=(0.8, 1.3), stretch=0.2, degrees=20, flip=True),
+    "affine": lambda x, g: affine(x, g, shift=0.2, zoom=(0.8, 1.3), stretch=0.2, degrees=20, skew=0.1, flip=True),
     "light": lambda x, g: light(x, g, contrast=0.4, brightness=0.3, slope=0.3),
     "tint": lambda x, g: tint(x, g, strength=0.3),
     "erase": lambda x, g: erase(x, g, side=0.6, share=1.0),
@@ -107,11 +107,18 @@ def test_all_pictures_of_an_identity_change_in_the_same_way_and_identities_in_di
     assert 5 < sum(unchanged) < 16
 
 
-def test_a_skew_is_as_strong_as_asked_for():
+SKEWS = {
+    "of identities": lambda x: skew_identities(x, torch.arange(200), seeded(), share=1.0, strength=0.2),
+    "of pictures": lambda x: affine(x, seeded(), skew=0.2),
+}
+
+
+@pytest.mark.parametrize("name", SKEWS)
+def test_a_skew_is_as_strong_as_asked_for(name):
     """A small disc off the centre goes where the inverse of the drawn map takes it, within the strength."""
     x = torch.zeros(200, 1, 41, 41)
     x[:, :, 28:31, 19:22] = 1
-    moved = skew_identities(x, torch.arange(200), seeded(), share=1.0, strength=0.2)
+    moved = SKEWS[name](x)
     mass = moved.sum(dim=(1, 2, 3))
     row = (moved.sum(dim=(1, 3)) * torch.arange(41)).sum(1) / mass - 20
     column = (moved.sum(dim=(1, 2)) * torch.arange(41)).sum(1) / mass - 20

@@ -7,20 +7,22 @@ import torch
 from tercet.data import ImageFrontEnd
 from tercet.encoders import ConvEncoderConfig
 from tercet.tasks.task import Task
-from tercet.train.augment import affine, light, skew_identities, turn_identities
+from tercet.train.augment import affine, light, turn_identities
 from tercet.train.plan import Settings
 
 __all__ = ["TASK"]
 
 
 def augment(x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Make other signs of the few there are, the same for all samples of one; then move and turn each a little."""
+    """Make other signs of the few there are, turning all samples of one; then slant, move and light each a little."""
     x_BCHW = turn_identities(x_BCHW, labels_B, generator, share=0.9)
-    x_BCHW = skew_identities(x_BCHW, labels_B, generator, share=0.9, strength=0.4)
-    x_BCHW = affine(x_BCHW, generator, shift=0.12, zoom=(0.75, 1.3), stretch=0.3, degrees=25)
+    x_BCHW = affine(x_BCHW, generator, shift=0.12, skew=0.35)
     return light(x_BCHW, generator, contrast=0.3, brightness=0.2)
 
 
+# Five digits are soon learnt by heart, and pressing all ways to write one into a single point is of no help to a digit
+# that is not among them. So each sample is drawn to its nearest positive only (Xuan, Stylianou and Pless, Improved
+# Embeddings with Easy Positive Triplet Mining, 2020), in small steps.
 TASK = Task(
     name="digits",
     summary="handwritten digits of 8 x 8 pixels, for the demonstration",
@@ -30,9 +32,8 @@ TASK = Task(
     settings=Settings(
         identities_per_batch=8,
         samples_per_identity=12,
-        margin="soft",
-        mining="all",
-        reduction="mean",
+        mining="easy_positive",
+        learning_rate=3e-4,
         minutes=0.75,
     ),
 )

@@ -29,9 +29,10 @@ def affine(
     zoom: tuple[float, float] = (1.0, 1.0),
     stretch: float = 0.0,
     degrees: float = 0.0,
+    skew: float = 0.0,
     flip: bool = False,
 ) -> torch.Tensor:
-    """Shift, zoom, stretch, turn and mirror, in one resampling; the border is continued outwards.
+    """Shift, zoom, stretch, turn, skew and mirror, in one resampling; the border is continued outwards.
 
     Args:
         x_BCHW: Pictures.
@@ -40,6 +41,7 @@ def affine(
         zoom: Range of the enlargement; above 1 shows a part of the picture.
         stretch: Largest relative change of width against height.
         degrees: Largest turn to each side.
+        skew: Most that is added to or taken from each of the four numbers of the linear map: stretch, shear and turn.
         flip: Whether left and right change places in half of the pictures.
     """
     batch = len(x_BCHW)
@@ -52,18 +54,16 @@ def affine(
     # A turn is one of the picture as it lies, so coordinates, which run from -1 to 1 on both sides, are made square.
     ratio = x_BCHW.shape[2] / x_BCHW.shape[3]
     cos_B, sin_B = torch.cos(angle_B) / zoom_B, torch.sin(angle_B) / zoom_B
-    theta_B23 = torch.stack(
+    map_B22 = torch.stack(
         [
-            torch.stack(
-                [mirror_B * cos_B * aspect_B, -sin_B * ratio, _between(-2 * shift, 2 * shift, batch, generator)], 1
-            ),
-            torch.stack(
-                [mirror_B * sin_B / ratio, cos_B / aspect_B, _between(-2 * shift, 2 * shift, batch, generator)], 1
-            ),
+            torch.stack([mirror_B * cos_B * aspect_B, -sin_B * ratio], dim=1),
+            torch.stack([mirror_B * sin_B / ratio, cos_B / aspect_B], dim=1),
         ],
-        1,
+        dim=1,
     )
-    return _resample(x_BCHW, theta_B23)
+    map_B22 = map_B22 + _between(-skew, skew, 4 * batch, generator).view(batch, 2, 2)
+    shift_B21 = _between(-2 * shift, 2 * shift, 2 * batch, generator).view(batch, 2, 1)
+    return _resample(x_BCHW, torch.cat([map_B22, shift_B21], dim=2))
 
 
 def light(
