@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tercet.cli.digits import PARTS, write_digits
+from tercet.cli.digits import PARTS, PICTURES, write_digits
 from tercet.cli.output import JsonOption, Screen
 from tercet.cli.report import PAGE, make_report
 from tercet.cli.train import run_training
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 TARGET_FMR = 0.01
+EPOCHS = 20.0  # not a time: everybody gets the same figures, whatever else their machine does
 
 
 def demo(
@@ -29,7 +30,7 @@ def demo(
         Path | None,
         typer.Option(metavar="RUN", help="The run folder to make.", show_default="demo-run, or the next free name"),
     ] = None,
-    minutes: Annotated[float, typer.Option(help="Train for this long.")] = 0.75,
+    epochs: Annotated[float, typer.Option(help="Train for so many passes over the training pictures.")] = EPOCHS,
     seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,16 +44,17 @@ def demo(
     run = out or _free_name()
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise RunError(f"{run}: is there already; choose another --out")
-    plan = load_task("digits").plan(minutes=minutes, seed=seed)
+    plan = load_task("digits").plan(epochs=epochs, seed=seed)
     named = {part: " ".join(map(str, digits)) for part, digits in PARTS.items()}
     screen.note(
         "1,797 real handwritten digits, 8 x 8 pixels, that come with scikit-learn: "
-        f"training sees {named['train']}; {named['validation']} choose the best weights and the threshold; "
+        f"training sees pictures of {named['train']}, each with its copies as an identity of its own; "
+        f"{named['validation']} choose the best weights and the threshold; "
         f"the test is on {named['test']}, which the model never sees before"
     )
-    data = run / "data"
-    manifest = read_data(write_digits(data), suffixes=plan.front_end.SUFFIXES)
-    result = run_training(manifest, plan, run, screen, resume=False, command=context.obj, data=data, layout="auto")
+    listed = write_digits(run / "data")
+    manifest = read_data(listed, suffixes=plan.front_end.SUFFIXES)
+    result = run_training(manifest, plan, run, screen, resume=False, command=context.obj, data=listed, layout="auto")
 
     for line in result_text(result):
         screen.say(line)
@@ -64,7 +66,7 @@ def demo(
     decisions = _verify_some(model, test, screen)
     query, hits = _search_one(model, test, screen)
     page = make_report(run, None, run / PAGE, "auto", screen)
-    _say_what_is_there(run, page, data, test, screen)
+    _say_what_is_there(run, page, test, screen)
     screen.emit(
         result
         | {
@@ -141,8 +143,9 @@ def _search_one(model: Model, test: Manifest, screen: Screen) -> tuple[str, list
     return test.relative(probe), [{"identity": hit.identity, "path": hit.path, "score": hit.score} for hit in hits]
 
 
-def _say_what_is_there(run: Path, page: Path, data: Path, test: Manifest, screen: Screen) -> None:
-    a, b = (data / test.relative(row) for row in test.rows[:2])
+def _say_what_is_there(run: Path, page: Path, test: Manifest, screen: Screen) -> None:
+    data = run / "data" / PICTURES
+    a, b = (run / "data" / test.relative(row) for row in test.rows[:2])
     screen.title("What is there now")
     screen.say(f"  {run}  the model, with its pictures in {data}")
     screen.say(f"  {page}  the report: open it in a browser")
