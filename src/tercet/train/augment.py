@@ -1,9 +1,9 @@
 """Random changes to a batch of training pictures.
 
 Small ones, each picture in its own way, leave it the identity it is: `affine`, `light`, `tint`, `erase`. Large ones,
-all pictures of an identity in the same way, make another identity of it: `turn_identities`, `skew_identities`. A digit
-on its side is a sign of its own; so a few identities in training become many, and the network cannot learn those few by
-heart (Liu et al., Task Augmentation by Rotating for Meta-Learning, arXiv 2003.00804).
+all pictures of an identity in the same way, make another identity of it: `skew_identities`. A face of other proportions
+is another face; so a few identities in training become many, and the network cannot learn those few by heart (after Liu
+et al., Task Augmentation by Rotating for Meta-Learning, arXiv 2003.00804).
 
 They work on whole batches in torch, at a small share of the cost of a training step. All numbers are drawn from the
 generator that is passed in, on the CPU, so that they are the same on every device.
@@ -18,7 +18,7 @@ import math
 import numpy as np
 import torch
 
-__all__ = ["affine", "erase", "light", "skew_identities", "tint", "turn_identities"]
+__all__ = ["affine", "erase", "light", "skew_identities", "tint"]
 
 
 def affine(
@@ -125,25 +125,6 @@ def erase(x_BCHW: torch.Tensor, generator: torch.Generator, *, side: float, shar
     covered_B1HW = (inside(height)[:, :, None] & inside(width)[:, None, :] & on_B[:, None, None])[:, None]
     mean_BC11 = x_BCHW.mean(dim=(2, 3), keepdim=True)
     return torch.where(covered_B1HW.to(x_BCHW.device), mean_BC11, x_BCHW)
-
-
-def turn_identities(
-    x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Generator, *, share: float
-) -> torch.Tensor:
-    """Turn a share of the identities by quarters of a circle and mirror them, one of the eight ways for each identity.
-
-    Args:
-        x_BCHW: Pictures, as high as wide.
-        labels_B: Whose they are.
-        generator: Source of the draws.
-        share: Share of the identities; an eighth of them draws the way that leaves them as they are.
-    """
-    inverse_B, count = _identities(labels_B)
-    on_I = torch.rand(count, generator=generator) < share
-    way_B = (torch.randint(8, (count,), generator=generator) * on_I)[inverse_B].to(x_BCHW.device)
-    x_BCHW = torch.where((way_B % 2 == 1).view(-1, 1, 1, 1), x_BCHW.flip(3), x_BCHW)
-    x_BCHW = torch.where((way_B // 2 % 2 == 1).view(-1, 1, 1, 1), x_BCHW.flip(2), x_BCHW)
-    return torch.where((way_B // 4 == 1).view(-1, 1, 1, 1), x_BCHW.transpose(2, 3), x_BCHW)
 
 
 def skew_identities(
