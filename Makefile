@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= passive
 .PHONY: demo test test-long lint docs bench clean
 
 demo: .venv/installed
-	$(BIN)/tercet demo --out demo-run
+	$(BIN)/tercet demo
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
@@ -52,4 +52,4 @@ bench: .venv/installed-bench
 	touch $@
 
 clean:
-	rm -rf .venv demo-run
+	rm -rf .venv demo-run*

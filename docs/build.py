@@ -1,7 +1,7 @@
 """Writes the parts of the documentation that the code itself says: the tree and the command line.
 
-    python docs/build.py            write docs/architecture.md (between its marks) and docs/cli.md
-    python docs/build.py --check    write nothing; exit with 1 if what is there is stale
+python docs/build.py            write docs/architecture.md (between its marks) and docs/cli.md
+python docs/build.py --check    write nothing; exit with 1 if what is there is stale
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ OUT = Path(__file__).parent / "images" / "retrieval.png"
 def main(run: Path) -> None:
     """Search for drawn test digits among all other test digits and draw what comes up."""
     model = tercet.load(run)
-    found = read_data(run / "data", suffixes=model.front_end.SUFFIXES)
+    found = read_data(run / "data" / "digits", suffixes=model.front_end.SUFFIXES)
     with SampleStore.read(test_digits(found, model), model.front_end) as store:
         labels_N = store.manifest.labels
         pixels_NCHW = store.take(np.arange(len(store))).numpy()

@@ -50,7 +50,8 @@ def demo(
         "1,797 real handwritten digits, 8 x 8 pixels, that come with scikit-learn: "
         f"training sees pictures of {named['train']}, each with its copies as an identity of its own; "
         f"{named['validation']} choose the best weights and the threshold; "
-        f"the test is on {named['test']}, which the model never sees before"
+        f"the test is on {named['test']}, which the model never sees before "
+        "(ten classes are few: other divisions give other figures, see docs/log.md)"
     )
     listed = write_digits(run / "data")
     manifest = read_data(listed, suffixes=plan.front_end.SUFFIXES)

@@ -13,6 +13,7 @@ The modules of the verbs import torch and the rest inside their functions, so th
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,6 +26,10 @@ from tercet.cli import demo, evaluate, report, train, use
 from tercet.errors import TercetError
 
 __all__ = ["app", "main"]
+
+# torch's threads wait for each other at every step. Waiting by spinning costs nine steps in ten where another program
+# wants the same cores; OpenMP reads this once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 EXIT_USAGE = 2
 EXIT_DEFECT = 70

@@ -1,0 +1,80 @@
+"""The documentation tells the truth: its code runs, its made parts are fresh, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tercet.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(page, code) of every fenced block of a language."""
+    found = []
+    for page in PAGES:
+        for code in re.findall(rf"^```{language}\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+            found.append((page.name, code))
+    return found
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which `tercet demo --out demo-run` has run, for a moment only."""
+    folder = tmp_path_factory.mktemp("docs")
+    assert main(["demo", "--out", str(folder / "demo-run"), "--epochs", "0.3"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(("page", "code"), blocks("python"))
+def test_python_runs(page: str, code: str, demo_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(demo_run)
+    exec(compile(code, page, "exec"), {})
+
+
+@pytest.mark.parametrize(("page", "code"), blocks("sh"))
+def test_shell_runs_on_small_data(page: str, code: str, demo_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every `tercet` line of a shell block, on the demo's pictures in place of the reader's, for a moment only."""
+    monkeypatch.chdir(demo_run)
+    lines = [line.split("#")[0].strip() for line in code.splitlines()]
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("tercet ")]
+    assert commands or "make " in code or "pip " in code, f"{page}: a shell block that shows nothing of tercet"
+    for command in commands:
+        small = [re.sub(r"^people/(.*)", r"demo-run/data/digits/\1", word) for word in command]
+        small = ["demo-run/data/digits" if word in ("people", "people/") else word for word in small]
+        if "--minutes" in small:
+            small[small.index("--minutes") + 1] = "0.02"
+        assert main(small) in (0, 1, 3), f"{page}: {shlex.join(small)}"
+
+
+def test_made_parts_are_fresh() -> None:
+    done = subprocess.run([sys.executable, ROOT / "docs" / "build.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text("utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_first_screen_of_the_readme_shows_the_two_commands() -> None:
+    first = "\n".join((ROOT / "README.md").read_text("utf-8").splitlines()[:30])
+    assert "make demo" in first
+    assert "make test" in first
+
+
+def test_every_public_name_of_the_losses_is_explained_in_the_mathematics() -> None:
+    from tercet.functional.options import DISTANCES, MINING
+
+    text = (ROOT / "docs" / "mathematics.md").read_text("utf-8")
+    for option in (*DISTANCES, *MINING):
+        assert f'"{option}"' in text, option
