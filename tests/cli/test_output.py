@@ -107,3 +107,16 @@ def test_counting_shows_a_bar_where_there_is_something_to_wait_for(total: int, s
         for done in range(0, total + 1, 10):
             progress(done, total)
     assert ("reading" in file.getvalue()) == shown
+
+
+def test_the_program_is_named_so_that_it_can_be_called_from_here(tmp_path, monkeypatch):
+    from tercet.cli.output import program
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("sys.argv", [str(tmp_path / ".venv" / "bin" / "tercet")])
+    assert program() == ".venv/bin/tercet"
+    monkeypatch.setattr("sys.argv", ["/elsewhere/bin/tercet"])
+    assert program() == "/elsewhere/bin/tercet"
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert program() == "tercet"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tercet.cli.digits import PARTS, PICTURES, write_digits
-from tercet.cli.output import JsonOption, Screen
+from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.report import PAGE, make_report
 from tercet.cli.train import run_training
 from tercet.errors import RunError
@@ -151,6 +151,6 @@ def _say_what_is_there(run: Path, page: Path, test: Manifest, screen: Screen) ->
     screen.say(f"  {run}  the model, with its pictures in {data}")
     screen.say(f"  {page}  the report: open it in a browser")
     screen.title("Try next")
-    screen.say(f"  tercet verify {run} {a} {b}")
-    screen.say(f"  tercet search {run} {a} --gallery {data} -k 5")
-    screen.say("  tercet train FOLDER --task images --out RUN    FOLDER: one folder of pictures per identity")
+    screen.say(f"  {program()} verify {run} {a} {b}")
+    screen.say(f"  {program()} search {run} {a} --gallery {data} -k 5")
+    screen.say(f"  {program()} train FOLDER --task images --out RUN    FOLDER: one folder of pictures per identity")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
@@ -16,12 +19,21 @@ from rich.text import Text
 if TYPE_CHECKING:
     from tercet.report.page import Figure
 
-__all__ = ["JsonOption", "Screen"]
+__all__ = ["JsonOption", "Screen", "program"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; all else goes to stderr.")]
 
 WIDE = 10_000
 SHOWN = ("EER", "recall@1", "MAP@R")
+
+
+def program() -> str:
+    """How the reader can call tercet from here: by name where the shell finds it, else by the path of this one."""
+    beside = Path(sys.argv[0])
+    if shutil.which("tercet") or beside.name != "tercet":
+        return "tercet"
+    inside = beside.absolute()
+    return str(inside.relative_to(Path.cwd()) if inside.is_relative_to(Path.cwd()) else inside)
 
 
 @final

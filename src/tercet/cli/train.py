@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tercet.cli.output import JsonOption, Screen
+from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Training, scoring
 from tercet.cli.use import read_store
 from tercet.errors import InvalidOption, RunError
@@ -86,9 +86,9 @@ def train(
     result = run_training(manifest, plan, out, screen, resume=resume, command=context.obj, data=data, layout=layout)
     screen.say(f"model {result['model']} in {out}")
     screen.say("try next:")
-    screen.say(f"  tercet report {out}")
-    screen.say(f"  tercet calibrate {out} {data} --fmr 0.01")
-    screen.say(f"  tercet search {out} FILE --gallery {data}")
+    screen.say(f"  {program()} report {out}")
+    screen.say(f"  {program()} calibrate {out} {data} --fmr 0.01")
+    screen.say(f"  {program()} search {out} FILE --gallery {data}")
     screen.emit(result)
 
 

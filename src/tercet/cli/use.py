@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tercet.cli.output import JsonOption, Screen
+from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Counting
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def verify(
     decision = load(run).verify(a, b)
     screen.say(verify_in_words(decision))
     if decision.decision == "undecided":
-        screen.note(f"choose a threshold with: tercet calibrate {run} DATA --fmr 0.01")
+        screen.note(f"choose a threshold with: {program()} calibrate {run} DATA --fmr 0.01")
     screen.emit(decision.to_json())
     raise typer.Exit({"match": 0, "no-match": EXIT_NO_MATCH, "undecided": EXIT_UNDECIDED}[decision.decision])
 
