@@ -5,6 +5,7 @@ Legend: B rows of the batch, M reference rows, D embedding width, N given triple
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 import tercet.functional as TF
@@ -74,13 +75,23 @@ class TripletLoss(nn.Module):
             )
         others = embeddings if reference is None else reference
         rows = (embeddings, others, others)
+        if len(triplets) != 3:
+            raise InvalidInput(
+                f"triplets must be three index tensors (anchor, positive, negative), got {len(triplets)}"
+            )
         for name, index, source in zip(("anchor", "positive", "negative"), triplets, rows, strict=True):
-            if index.dtype.is_floating_point or index.ndim != 1:
+            is_index = isinstance(index, Tensor) and index.ndim == 1 and not index.dtype.is_complex
+            if not is_index or index.dtype.is_floating_point or index.dtype == torch.bool:
                 raise InvalidInput(f"triplets: the {name} indices must be a 1-D integer tensor")
             if len(index) and not (0 <= int(index.min()) and int(index.max()) < len(source)):
                 raise InvalidInput(f"triplets: the {name} indices must lie in 0..{len(source) - 1}")
-        a, p, n = (source[index] for source, index in zip(rows, triplets, strict=True))
-        margin = self.margin[triplets[0]] if isinstance(self.margin, Tensor) and self.margin.ndim else self.margin
+        # int64: small unsigned integers would be taken for masks.
+        a, p, n = (source[index.to(torch.int64)] for source, index in zip(rows, triplets, strict=True))
+        margin = (
+            self.margin[triplets[0].to(torch.int64)]
+            if isinstance(self.margin, Tensor) and self.margin.ndim
+            else self.margin
+        )
         return TF.triplet_loss(a, p, n, margin=margin, distance=self.distance, swap=self.swap, reduction=self.reduction)
 
     def extra_repr(self) -> str:
@@ -139,5 +150,8 @@ def _check_margin(margin: Margin) -> None:
     if isinstance(margin, str):
         if margin != "soft":
             raise InvalidOption.unknown("margin", margin, ("soft", "a number >= 0", "a tensor [B]"))
-    elif not isinstance(margin, Tensor) and not (isinstance(margin, (int, float)) and 0 <= margin < float("inf")):
+    elif isinstance(margin, Tensor):
+        if margin.is_complex() or not bool((torch.isfinite(margin) & (margin >= 0)).all()):
+            raise InvalidInput("margin must be finite and at least 0")
+    elif isinstance(margin, bool) or not (isinstance(margin, (int, float)) and 0 <= margin < float("inf")):
         raise InvalidInput(f"margin must be a finite number >= 0, got {margin!r}")

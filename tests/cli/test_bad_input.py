@@ -169,3 +169,86 @@ def test_full_disk_while_vectors_are_written(
     assert run("embed", trained, picture, picture, "--out", out).refused(str(out), "No space left")
     assert out.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
+
+
+def test_a_huge_seed_is_refused_before_anything_is_written(run, digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    ended = run("train", digits, "--task", "digits", "--out", out, "--epochs", "1", "--seed", "9" * 23)
+    assert ended.refused("seed=")
+    assert not out.exists()
+
+
+def test_embed_does_not_overwrite_a_picture(run, trained: Path, digits: Path) -> None:
+    picture = next((digits / "1").iterdir())
+    before = picture.read_bytes()
+    assert run("embed", trained, picture, "--out", picture).refused("--out", "must end in .npz")
+    assert picture.read_bytes() == before
+
+
+def test_a_link_to_somebody_else_gives_nobody_their_pictures(run, trained: Path, digits: Path, tmp_path: Path) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(digits, data, ignore=shutil.ignore_patterns("*.csv"))
+    before = sum(1 for _ in data.glob("*/*.png"))
+    (data / "0" / "loop").symlink_to("..")
+    (data / "0" / "other.png").symlink_to(next((data / "1").iterdir()))
+    ended = run("embed", trained, data, "--out", tmp_path / "v.npz", "--json")
+    assert ended.code == 0 and ended.json["vectors"] == before
+    assert [item["reason"] for item in ended.json["skipped"]] == ["a link to another identity's place"] * 2
+
+
+def test_damaged_vectors_are_one_line(run, trained: Path, digits: Path, tmp_path: Path) -> None:
+    import io
+    import zipfile
+
+    import numpy as np
+
+    probe = next((digits / "7").iterdir())
+    liar = io.BytesIO()
+    np.lib.format.write_array_header_1_0(liar, {"descr": "<f4", "fortran_order": False, "shape": (10**9, 10**6)})
+    for name, content in {"no arrays": b"text", "a lying header": liar.getvalue()}.items():
+        file = tmp_path / f"{name}.npz"
+        with zipfile.ZipFile(file, "w") as archive:
+            for key in ("vectors", "paths", "identities", "fingerprint"):
+                archive.writestr(f"{key}.npy", content)
+        assert run("search", trained, probe, "--gallery", file).refused(file.name)
+
+
+def test_the_split_of_another_run_is_refused(run, trained: Path, digits: Path, tmp_path: Path) -> None:
+    import json
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    split = json.loads((copy / "split.json").read_text())
+    split["hashes"]["train"] = []
+    (copy / "split.json").write_text(json.dumps(split))
+    assert run("evaluate", copy, digits).refused("split.json", "damaged or exchanged")
+
+
+def test_a_trained_model_that_cannot_be_tested_is_named(run, digits: Path, tmp_path: Path) -> None:
+    import csv
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(digits, data)
+    rows = list(csv.reader((data / "digits.csv").read_text().splitlines()))
+    for path, _, part in rows[1:]:
+        if part == "test":
+            (data / path).write_bytes(b"no picture")
+    ended = run("train", data / "digits.csv", "--task", "digits", "--out", tmp_path / "run", "--epochs", "1")
+    assert ended.code == 2
+    assert f"the model is saved in {tmp_path / 'run'}, but cannot be tested" in ended.err
+    assert (tmp_path / "run" / "run.json").is_file()
+
+
+def test_control_characters_of_a_name_do_not_reach_the_terminal(run) -> None:
+    ended = run("verify", "run\x1b[31m", "a", "b")
+    assert ended.code == 2 and "\x1b" not in ended.err and r"\x1b[31m" in ended.err
+
+
+def test_a_header_of_any_length_is_one_line(run, trained: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "long.csv"
+    listed.write_text("path,identity," + "x" * 200_000 + "\n")
+    assert run("embed", trained, listed, "--out", tmp_path / "v.npz").refused("long.csv")

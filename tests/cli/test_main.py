@@ -115,3 +115,23 @@ def test_the_installed_command_is_this_one(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"tercet: {tmp_path / 'none'}: no such run folder\n"
+
+
+def test_a_closed_pipe_is_no_negative_answer() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; from tercet.cli.main import main; sys.exit(main(['--help']))"
+    read, write = __import__("os").pipe()
+    __import__("os").close(read)
+    ended = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE)
+    assert ended.returncode not in (0, 1)
+
+
+def test_no_arguments_print_the_help_and_nothing_else(capsys) -> None:
+    from tercet.cli.main import main
+
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert "Usage" in captured.out + captured.err
+    assert "tercet: (" not in captured.err

@@ -6,6 +6,7 @@
     3    could not decide (verify without a calibrated threshold)
     70   a defect of tercet itself, with its traceback (never 1, which would read as an answer)
     130  interrupted
+    141  the reader of stdout has gone
 
 The modules of the verbs import torch and the rest inside their functions, so that `--help` is immediate.
 """
@@ -23,6 +24,7 @@ import typer
 
 from tercet import __version__
 from tercet.cli import demo, evaluate, report, train, use
+from tercet.cli.output import plain
 from tercet.errors import TercetError
 
 __all__ = ["app", "main"]
@@ -34,6 +36,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 EXIT_USAGE = 2
 EXIT_DEFECT = 70
 EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
 
 app = typer.Typer(
     name="tercet",
@@ -92,12 +95,17 @@ def main(args: Sequence[str] | None = None) -> int:
         # For example a full disk or a folder without permission; the file is named where the system names it.
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", EXIT_USAGE)
+    except SystemExit:
+        # The parser's answer to a closed pipe, with code 1, which would read as a negative answer.
+        return EXIT_PIPE
     except typer.Abort:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except Exception as error:
         # The parser's own errors come from typer's private copy of click, or from click itself in older versions:
         # known by their method, not by their class.
         message = getattr(error, "format_message", None)
+        if message is not None and not message():
+            return EXIT_USAGE  # no arguments at all: the help has been printed
         if message is not None:
             return _fail(f"{message()} (tercet --help lists the commands and options)", EXIT_USAGE)
         traceback.print_exc()
@@ -106,7 +114,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    typer.echo(f"tercet: {' '.join(message.split())}", err=True)
+    typer.echo(f"tercet: {plain(' '.join(message.split()))}", err=True)
     return code
 
 

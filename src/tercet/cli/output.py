@@ -19,12 +19,17 @@ from rich.text import Text
 if TYPE_CHECKING:
     from tercet.report.page import Figure
 
-__all__ = ["JsonOption", "Screen", "program"]
+__all__ = ["JsonOption", "Screen", "plain", "program"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; all else goes to stderr.")]
 
 WIDE = 10_000
 SHOWN = ("EER", "recall@1", "MAP@R")
+
+
+def plain(text: str) -> str:
+    """The text with control characters escaped: a file's name must not steer the reader's terminal."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def program() -> str:
@@ -102,7 +107,7 @@ class Screen:
             return
         self.note(f"skipped {len(skipped)} {'file' if len(skipped) == 1 else 'files'}:")
         for item in skipped[:most]:
-            self.note(f"  {item['path']}: {item['reason']}")
+            self.note(plain(f"  {item['path']}: {item['reason']}"))
         if len(skipped) > most:
             self.note(f"  and {len(skipped) - most} more")
 

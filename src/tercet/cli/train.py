@@ -13,7 +13,7 @@ import typer
 from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Training, scoring
 from tercet.cli.use import read_store
-from tercet.errors import InvalidOption, RunError
+from tercet.errors import DataError, InvalidOption, RunError
 
 if TYPE_CHECKING:
     from tercet.data import Manifest
@@ -133,8 +133,13 @@ def run_training(
     model = load(out)
     # The training has noted what it could not read, and the store below notes the same of the test.
     trained_skipped = list(model.config["data"]["skipped"])
-    with read_store(Manifest(test.root, test.rows), model, screen) as store, scoring(screen.notes) as tell:
-        evaluation = evaluate_run(model, store, on_phase=tell).to_json()
+    try:
+        with read_store(Manifest(test.root, test.rows), model, screen) as store, scoring(screen.notes) as tell:
+            evaluation = evaluate_run(model, store, on_phase=tell).to_json()
+    except DataError as error:
+        # The hours of training are not lost, and the reader should know it; what was skipped may be the reason.
+        screen.skipped(trained_skipped)
+        raise DataError(f"the model is saved in {out}, but cannot be tested: {error}") from error
     evaluation["skipped"] = trained_skipped + evaluation["skipped"]
     write_json(out / EVALUATION, evaluation)
     screen.skipped(evaluation["skipped"])

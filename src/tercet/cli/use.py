@@ -9,6 +9,7 @@ import typer
 
 from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Counting
+from tercet.errors import InvalidOption
 
 if TYPE_CHECKING:
     from tercet.data import Manifest, SampleStore
@@ -41,6 +42,8 @@ def embed(
     """
     from tercet.run import Vectors, load
 
+    if out.suffix.lower() != ".npz":
+        raise InvalidOption(f"--out {out}: must end in .npz (or is it one of the files to embed?)")
     screen = Screen(as_json=as_json)
     model = load(run)
     skipped: list[dict[str, str]] = []

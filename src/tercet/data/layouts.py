@@ -81,7 +81,7 @@ def _read_folders(path: Path, suffixes: frozenset[str]) -> Manifest:
         # The same name arrives decomposed from some file systems; one spelling keeps splits equal everywhere.
         identity = unicodedata.normalize("NFC", folder.name)
         before = len(rows)
-        for file, reason in _files_below(folder):
+        for file, reason in _files_below(folder, root):
             name = file.relative_to(root).as_posix()
             shown = _printable(name)
             if reason:
@@ -99,8 +99,19 @@ def _read_folders(path: Path, suffixes: frozenset[str]) -> Manifest:
     return Manifest(root, tuple(rows), tuple(skipped))
 
 
-def _files_below(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Every visible file below a folder, sorted, with ""; a folder that cannot be listed, with the reason."""
+def _files_below(folder: Path, root: Path) -> Iterator[tuple[Path, str]]:
+    """Every visible file below an identity's folder, sorted, with ""; what cannot be used, with the reason.
+
+    A link that leads to another place of the same data would give somebody's samples to somebody else.
+    """
+    own, whole = os.path.realpath(folder), os.path.realpath(root)
+
+    def strays(path: str) -> bool:
+        if not Path(path).is_symlink():
+            return False
+        real = os.path.realpath(path)
+        return _lies_in(real, whole) and not _lies_in(real, own)
+
     unlisted: list[tuple[Path, str]] = []
 
     def note(error: OSError) -> None:
@@ -115,10 +126,17 @@ def _files_below(folder: Path) -> Iterator[tuple[Path, str]]:
             continue
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in [name for name in folders if strays(os.path.join(place, name))]:  # noqa: PTH118
+            folders.remove(name)
+            yield Path(place, name), "a link to another identity's place"
         for name in sorted(files):
             if not name.startswith("."):
-                yield Path(place, name), ""
+                yield Path(place, name), "a link to another identity's place" if strays(f"{place}/{name}") else ""
     yield from unlisted
+
+
+def _lies_in(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _read_manifest(path: Path, suffixes: frozenset[str]) -> Manifest:
@@ -162,6 +180,7 @@ def _read_manifest(path: Path, suffixes: frozenset[str]) -> Manifest:
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Each data line's number and its stripped fields, every known column present."""
+    line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = file.readline()
@@ -169,9 +188,10 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 raise DataError(f"{path}: has no header line; {_WANTED}")
             delimiter, names = _header(header)
             _check_columns(path, names)
+            line = 2
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             for fields in reader:
-                line = reader.line_num + 1
+                line = reader.line_num + 1  # the header has been read outside of it
                 if not any(field.strip() for field in fields):
                     continue
                 if len(fields) > len(names):
@@ -181,7 +201,7 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text") from error
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num + 1}: {error}") from error
+        raise DataError(f"{path}: line {line}: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: {_reason(error)}") from error
 

@@ -54,14 +54,25 @@ def _largest_class(labels_B: Tensor) -> int:
 
 
 def reduce_triplets(
-    x_BD: Tensor, problem: Problem, *, gradient: bool, weight_B: Tensor | None = None, mean_per_anchor: bool = False
-) -> Sums:
-    """As `_tiles.reduce_triplets`, for calls that `can_reduce` accepts."""
+    x_BD: Tensor,
+    problem: Problem,
+    *,
+    gradient: bool,
+    weight_B: Tensor | None = None,
+    mean_per_anchor: bool = False,
+    anyhow: bool = False,
+) -> Sums | None:
+    """As `_tiles.reduce_triplets`, for calls that `can_reduce` accepts.
+
+    None where the rows are such that float32 thresholds would cost accuracy that the tiles keep, unless `anyhow`.
+    """
     with torch.no_grad():
         batch = _Batch.of(x_BD, problem)
         if batch.positives == 0:
             kept_B = torch.zeros(len(x_BD), dtype=torch.int64)
             return Sums(x_BD.new_zeros(len(x_BD)), kept_B, kept_B.clone(), torch.zeros_like(x_BD), None)
+        if not (anyhow or batch.is_plain(problem)):
+            return None
         reduce = _all_triplets if problem.mining == "all" else _chosen_triplets
         return batch.finish(reduce(batch, problem, gradient, weight_B, mean_per_anchor))
 
@@ -106,6 +117,27 @@ class _Batch:
             anchor_B=anchor_B,
             positives=int((positive_B * anchor_B).max()) if len(labels_B) else 0,
         )
+
+    def is_plain(self, problem: Problem) -> bool:
+        """Whether thresholds in float32, and one product for all negatives, are as good as the tiles' way.
+
+        Not where rows lie far from the origin, where the margin is small beside the distances, where rows of different
+        classes coincide (an exact tie, of which one side would be rounded), nor for euclidean gradients of all
+        triplets, where 1 / d enlarges the rounding of pairs that nearly coincide.
+        """
+        if self.geometry.centre_D is not None or (self.kind == _kernels.EUCLIDEAN and problem.mining == "all"):
+            return False
+        if problem.margin is not None:
+            margin = torch.as_tensor(problem.margin)
+            positive = margin[margin > 0]
+            largest = float(self.size_B.max())
+            reach = {_kernels.SQUARED: 4 * largest, _kernels.EUCLIDEAN: 2 * largest**0.5, _kernels.COSINE: 2.0}
+            if positive.numel() and reach[self.kind] * torch.finfo(torch.float32).eps > 1e-4 * float(positive.min()):
+                return False
+        mixed_D = torch.linspace(1.0, 2.0, self.x_BD.shape[1], dtype=torch.float64).sin()
+        key_B, order_B = (self.x_BD.to(torch.float64) * mixed_D).sum(1).sort()
+        class_B = self.first_B[order_B]
+        return not bool(((key_B[1:] == key_B[:-1]) & (class_B[1:] != class_B[:-1])).any())
 
     def positive_distances(self) -> Tensor:
         """Distances of each anchor to its positives [B, K]; -infinity where there is none."""

@@ -133,10 +133,23 @@ class Backward:
     def add_tile(self, tile: Tile, g_TM: Tensor) -> None:
         """Gradients on the distances of a tile."""
         rows = slice(tile.start, tile.start + len(g_TM))
+        x_TD = self.geometry.x_BD[rows]
         c_TM = self.geometry.slope(g_TM, tile.d_TM)
-        dx_TD, dy_MD = self.geometry.back_tile(c_TM, self.geometry.x_BD[rows])
+        if self.geometry.distance == "euclidean":
+            self._take_close_pairs(c_TM, tile.d_TM, x_TD, rows.start)
+        dx_TD, dy_MD = self.geometry.back_tile(c_TM, x_TD)
         self.dx_BD[rows] += dx_TD
         self.dy_MD += dy_MD
+
+    def _take_close_pairs(self, c_TM: Tensor, d_TM: Tensor, x_TD: Tensor, start: int) -> None:
+        """Add the pairs that nearly coincide one by one, and take them out of the tile of coefficients."""
+        i_P, j_P = torch.nonzero(self.geometry.close(d_TM, x_TD) & (c_TM != 0), as_tuple=True)
+        for piece in _pieces(len(i_P), x_TD.shape[1]):
+            i, j = i_P[piece], j_P[piece]
+            di_PD, dj_PD = self.geometry.back_pairs(c_TM[i, j], x_TD[i], self.geometry.y_MD[j])
+            self.dx_BD.index_add_(0, i + start, di_PD)
+            self.dy_MD.index_add_(0, j, dj_PD)
+        c_TM[i_P, j_P] = 0
 
     def add_others(self, from_Q: Tensor, g_QM: Tensor, d_QM: Tensor) -> None:
         """A tile of gradients on distances among the others themselves: rows `from_Q` of y to all of y."""
@@ -196,23 +209,26 @@ def _all_triplets(tile: Tile, sums: Sums, gradient: bool) -> Tensor | None:
                 g_TM -= slope_TM
                 g_TM.scatter_add_(1, column_TK[:, k : k + 1], slope_TM.sum(1, keepdim=True))
         return g_TM
-    end_TK = torch.where(real_TK, d_ap_TK + tile.margin_T1, float("-inf"))
     if column_TK.shape[1] > MANY_POSITIVES:
-        sorted_TM = d_an_TM.sort(dim=1).values
-        below_TM = sorted_TM.masked_fill(torch.isinf(sorted_TM), 0).cumsum(1, dtype=torch.float64)
+        # In float64 a threshold d_ap + margin loses nothing of a margin that is small beside the distance.
+        end_TK = torch.where(real_TK, d_ap_TK.to(torch.float64) + tile.margin_T1, float("-inf"))
+        sorted_TM = d_an_TM.sort(dim=1).values.to(torch.float64)
+        below_TM = sorted_TM.masked_fill(torch.isinf(sorted_TM), 0).cumsum(1)
         below_TM = torch.nn.functional.pad(below_TM, (1, 0))
         count_TK = torch.searchsorted(sorted_TM, end_TK)
-        loss_TK = count_TK * end_TK.to(torch.float64).masked_fill(~real_TK, 0) - below_TM.gather(1, count_TK)
+        loss_TK = count_TK * end_TK.masked_fill(~real_TK, 0) - below_TM.gather(1, count_TK)
         sums.loss_B[rows] = loss_TK.clamp_(min=0).sum(1).to(sums.loss_B.dtype)
         sums.active_B[rows] = count_TK.sum(1)
         if g_TM is not None:
             sorted_end_TK = end_TK.sort(dim=1).values
-            g_TM += torch.searchsorted(sorted_end_TK, d_an_TM, right=True)
+            g_TM += torch.searchsorted(sorted_end_TK, d_an_TM.to(torch.float64), right=True)
             g_TM -= end_TK.shape[1]
             g_TM.scatter_add_(1, column_TK, count_TK.to(g_TM.dtype))
         return g_TM
+    d_ap_TK = d_ap_TK.masked_fill(~real_TK, float("-inf"))
     for k in range(column_TK.shape[1]):
-        gap_TM = end_TK[:, k : k + 1] - d_an_TM
+        gap_TM = d_ap_TK[:, k : k + 1] - d_an_TM
+        gap_TM += tile.margin_T1
         active_TM = gap_TM > 0
         count_T = active_TM.sum(1)
         sums.loss_B[rows] += gap_TM.clamp_(min=0).sum(1)

@@ -36,11 +36,16 @@ class Geometry:
             self.x_BD, self._x_norm_B1 = _unit_rows(x_BD)
             self.y_MD, self._y_norm_M1 = (self.x_BD, self._x_norm_B1) if y_MD is None else _unit_rows(y_MD)
         else:
-            centre_D = _coarse_mean(x_BD if y_MD is None else y_MD)
-            self.x_BD = x_BD - centre_D
-            self.y_MD = self.x_BD if y_MD is None else y_MD - centre_D
+            self.x_BD, self.y_MD = x_BD, x_BD if y_MD is None else y_MD
         self.same = y_MD is None
         self.y_square_M = self.y_MD.square().sum(1)
+        self.centre_D = None if distance == "cosine" else _coarse_mean(self.y_MD)
+        self._shifted_MD = self._shifted(self.y_MD)
+        self._shifted_square_M = self.y_square_M if self.centre_D is None else self._shifted_MD.square().sum(1)
+
+    def _shifted(self, rows_TD: Tensor) -> Tensor:
+        """The rows as they enter a product: seen from the centre where there is one."""
+        return rows_TD if self.centre_D is None else rows_TD - self.centre_D
 
     def tile(self, rows: slice) -> Tensor:
         """Distances [T, M] of the rows to all others."""
@@ -73,8 +78,14 @@ class Geometry:
         """Gradients ([T, D], [M, D]) on the prepared rows of a tile of coefficients."""
         if self.distance == "cosine":
             return -(c_TM @ self.y_MD), -(c_TM.T @ x_TD)
-        dx_TD = 2 * (c_TM.sum(1, keepdim=True) * x_TD - c_TM @ self.y_MD)
-        return dx_TD, 2 * (c_TM.sum(0).unsqueeze(1) * self.y_MD - c_TM.T @ x_TD)
+        x_TD, y_MD = self._shifted(x_TD), self._shifted_MD
+        dx_TD = 2 * (c_TM.sum(1, keepdim=True) * x_TD - c_TM @ y_MD)
+        return dx_TD, 2 * (c_TM.sum(0).unsqueeze(1) * y_MD - c_TM.T @ x_TD)
+
+    def close(self, d_TM: Tensor, x_TD: Tensor) -> Tensor:
+        """Which pairs of a tile lie so close that 1 / d makes the products of `back_tile` lose digits [T, M]."""
+        size_TM = x_TD.square().sum(1, keepdim=True) + self.y_square_M
+        return d_TM.square() < _CLOSE * _CLOSE * size_TM
 
     def back_pairs(self, c_P: Tensor, x_PD: Tensor, y_PD: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients ([P, D], [P, D]) on the prepared rows of a list of pairs."""
@@ -108,8 +119,9 @@ class Geometry:
         return d_TM
 
     def _product(self, x_TD: Tensor) -> Tensor:
-        size_TM = x_TD.square().sum(1, keepdim=True) + self.y_square_M
-        d_TM = torch.addmm(size_TM, x_TD, self.y_MD.T, alpha=-2.0).clamp_(min=0)
+        shifted_TD = self._shifted(x_TD)
+        size_TM = shifted_TD.square().sum(1, keepdim=True) + self._shifted_square_M
+        d_TM = torch.addmm(size_TM, shifted_TD, self._shifted_MD.T, alpha=-2.0).clamp_(min=0)
         close_P2 = torch.nonzero(d_TM < _CLOSE * size_TM)
         step = max(1, _DIRECT_NUMBERS // max(1, x_TD.shape[1]))
         for start in range(0, len(close_P2), step):
@@ -127,15 +139,16 @@ def _unit_rows(x_BD: Tensor) -> tuple[Tensor, Tensor]:
     return unit_BD, norm_B1 * scale_B1
 
 
-def _coarse_mean(y_MD: Tensor) -> Tensor:
+def _coarse_mean(y_MD: Tensor) -> Tensor | None:
     """A centre of few bits: subtracting it leaves differences, and whole numbers, exact.
 
     Distances do not change under a shift, but the products are smaller and lose fewer digits when the rows lie far from
-    the origin. Where the mean is small beside the rows nothing is gained, and the centre is 0.
+    the origin. Where the mean is small beside the rows nothing is gained, and there is no centre.
     """
     if y_MD.shape[0] == 0:
-        return y_MD.new_zeros(y_MD.shape[1])
+        return None
     mean_D = y_MD.mean(0)
     grid = torch.exp2(torch.floor(torch.log2(y_MD.abs().amax().clamp(min=1e-30))) - 6)
-    far = mean_D.square().sum() > 4 * (y_MD - mean_D).square().sum(1).mean()
-    return torch.where(far, torch.round(mean_D / grid) * grid, torch.zeros_like(mean_D))
+    if not bool(mean_D.square().sum() > 4 * (y_MD - mean_D).square().sum(1).mean()):
+        return None
+    return torch.round(mean_D / grid) * grid

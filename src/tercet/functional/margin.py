@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tercet.errors import InvalidInput, InvalidOption
+from tercet.functional._compile import full_precision
 from tercet.functional._tiles import TILE_NUMBERS, tiles
 from tercet.functional.distances import Geometry
 from tercet.functional.options import Margin, working_dtype
@@ -68,6 +69,7 @@ class BatchStatistics:
 
 
 @torch.no_grad()
+@full_precision
 def census(embeddings: Tensor, labels: Tensor, *, margin: Margin = 0.2, distance: str = "squared") -> TripletCensus:
     """Count the hard, semihard and easy triplets of a batch, without forming them.
 
@@ -95,7 +97,10 @@ def census(embeddings: Tensor, labels: Tensor, *, margin: Margin = 0.2, distance
     (4, 1, 1, 2)
     """
     if isinstance(margin, str):
-        raise InvalidOption(f"margin={margin!r} has no meaning in a census: the soft margin has no upper end")
+        raise InvalidOption(
+            f"margin={margin!r} has no meaning in a census; allowed: a number >= 0, a tensor [B] (the soft one has no "
+            "upper end)"
+        )
     problem = check_problem(embeddings, labels, margin, distance, "all")
     geometry = Geometry(embeddings.to(working_dtype(embeddings)), None, distance)
     zeros_B = torch.zeros(len(embeddings), dtype=torch.int64, device=embeddings.device)
@@ -104,7 +109,8 @@ def census(embeddings: Tensor, labels: Tensor, *, margin: Margin = 0.2, distance
         rows = slice(tile.start, tile.start + len(tile.d_TM))
         column_TK, real_TK = tile.positive_columns()
         d_ap_TK = tile.d_TM.gather(1, column_TK)
-        sorted_TM = tile.negative_distances().sort(dim=1).values
+        sorted_TM = tile.negative_distances().sort(dim=1).values.to(torch.float64)
+        d_ap_TK = d_ap_TK.to(torch.float64)
         assert tile.margin_T1 is not None
         hard_TK = torch.searchsorted(sorted_TM, d_ap_TK, right=True)
         below_TK = torch.maximum(torch.searchsorted(sorted_TM, d_ap_TK + tile.margin_T1), hard_TK)
@@ -117,6 +123,7 @@ def census(embeddings: Tensor, labels: Tensor, *, margin: Margin = 0.2, distance
 
 
 @torch.no_grad()
+@full_precision
 def margin_curve(
     embeddings: Tensor, labels: Tensor, margins: Sequence[float] | Tensor, *, distance: str = "squared"
 ) -> MarginCurve:
@@ -142,7 +149,10 @@ def margin_curve(
     >>> TF.margin_curve(x, torch.tensor([0, 0, 1]), [1.0, 4.0]).loss  # triplets: 1 - 4 + m and 1 - 1 + m
     tensor([0.5000, 2.5000], dtype=torch.float64)
     """
-    wanted_L = torch.as_tensor(margins, dtype=torch.float64, device=embeddings.device).detach()
+    try:
+        wanted_L = torch.as_tensor(margins, dtype=torch.float64, device=embeddings.device).detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InvalidInput(f"margins must be a sequence or a 1-D tensor of numbers ({error})") from error
     if wanted_L.ndim != 1:
         raise InvalidInput(f"margins must be a sequence or a 1-D tensor of numbers, got shape {list(wanted_L.shape)}")
     if not bool((torch.isfinite(wanted_L) & (wanted_L >= 0)).all()):
@@ -155,19 +165,21 @@ def margin_curve(
     for tile in tiles(geometry, problem, TILE_NUMBERS // 8):
         column_TK, real_TK = tile.positive_columns()
         d_ap_TK = tile.d_TM.gather(1, column_TK)
-        sorted_TM = tile.negative_distances().sort(dim=1).values
-        below_TM = sorted_TM.masked_fill(torch.isinf(sorted_TM), 0).cumsum(1, dtype=torch.float64)
+        sorted_TM = tile.negative_distances().sort(dim=1).values.to(torch.float64)
+        d_ap_TK = d_ap_TK.to(torch.float64)
+        below_TM = sorted_TM.masked_fill(torch.isinf(sorted_TM), 0).cumsum(1)
         below_TM = torch.nn.functional.pad(below_TM, (1, 0))
         total += int((real_TK.sum(1) * tile.negative_TM.sum(1)).sum())
-        for i, margin in enumerate(wanted_L.to(d_ap_TK.dtype)):
+        for i, margin in enumerate(wanted_L):
             end_TK = d_ap_TK + margin
             count_TK = torch.searchsorted(sorted_TM, end_TK) * real_TK
-            loss_L[i] += (count_TK * end_TK.to(torch.float64) - below_TM.gather(1, count_TK)).clamp_(min=0).sum()
+            loss_L[i] += (count_TK * end_TK - below_TM.gather(1, count_TK)).clamp_(min=0).sum()
             active_L[i] += count_TK.sum()
     return MarginCurve(wanted_L, loss_L / max(total, 1), active_L.to(torch.float64) / max(total, 1))
 
 
 @torch.no_grad()
+@full_precision
 def batch_statistics(
     embeddings: Tensor, labels: Tensor, *, margin: Margin = 0.2, distance: str = "squared"
 ) -> BatchStatistics:

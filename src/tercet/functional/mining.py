@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tercet.functional._compile import full_precision
 from tercet.functional._tiles import tiles
 from tercet.functional.distances import Geometry
 from tercet.functional.options import Margin, working_dtype
@@ -18,6 +19,7 @@ __all__ = ["mine"]
 
 
 @torch.no_grad()
+@full_precision
 def mine(
     embeddings: Tensor,
     labels: Tensor,

@@ -83,11 +83,12 @@ class _MultiSample(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BD: Tensor, y_MD: Tensor | None, problem: Problem) -> tuple[Tensor, Tensor]:
         with torch.autocast(x_BD.device.type, enabled=False):
-            geometry = Geometry(x_BD, y_MD, problem.distance)
             if problem.distance == "euclidean":
-                gap_B, anchor_B = _gap_by_tiles(geometry, problem)
+                gap_B, anchor_B = _gap_by_tiles(Geometry(x_BD, y_MD, problem.distance), problem)
             else:
+                geometry = _exact_geometry(x_BD, y_MD, problem)
                 gap_B, anchor_B = _ClassSums.of(geometry, problem.relation).gap(geometry)
+                gap_B = gap_B.to(x_BD.dtype)
             margin = problem.margin
             loss_B, slope_B = loss_and_slope(gap_B if margin is None else gap_B + margin, margin is None)
             loss_B, slope_B = loss_B.masked_fill(~anchor_B, 0), slope_B.masked_fill(~anchor_B, 0)
@@ -100,13 +101,21 @@ class _MultiSample(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         x_BD, y_MD, slope_B = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(x_BD.device.type, enabled=False):
-            geometry = Geometry(x_BD, y_MD, ctx.problem.distance)
             weight_B = upstream[0] * slope_B
             if ctx.problem.distance == "euclidean":
-                dx_BD, dy_MD = _back_by_tiles(geometry, ctx.problem, weight_B)
+                dx_BD, dy_MD = _back_by_tiles(Geometry(x_BD, y_MD, ctx.problem.distance), ctx.problem, weight_B)
             else:
-                dx_BD, dy_MD = _ClassSums.of(geometry, ctx.problem.relation).back(geometry, weight_B)
+                geometry = _exact_geometry(x_BD, y_MD, ctx.problem)
+                sums = _ClassSums.of(geometry, ctx.problem.relation)
+                dx_BD, dy_MD = sums.back(geometry, weight_B.to(geometry.x_BD.dtype))
+                dx_BD, dy_MD = dx_BD.to(x_BD.dtype), None if dy_MD is None else dy_MD.to(x_BD.dtype)
         return once(dx_BD, x_BD, upstream[0]), None if dy_MD is None else once(dy_MD, y_MD, upstream[0]), None
+
+
+def _exact_geometry(x_BD: Tensor, y_MD: Tensor | None, problem: Problem) -> Geometry:
+    """In float64: sums over a class cancel where its rows lie close together, and O(B D) costs little."""
+    y_MD = None if y_MD is None else y_MD.to(torch.float64)
+    return Geometry(x_BD.to(torch.float64), y_MD, problem.distance)
 
 
 @dataclass(frozen=True)

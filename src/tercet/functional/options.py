@@ -69,7 +69,10 @@ def check_labels(name: str, labels: Tensor, rows: int, like: Tensor) -> Tensor:
         raise InvalidInput(f"{name} must have shape [{rows}], one label per row, got {list(labels.shape)}")
     if labels.device != like.device:
         raise InvalidInput(f"{name} is on {labels.device}, the embeddings are on {like.device}")
-    return labels.to(torch.int64)
+    if labels.dtype == torch.uint64 and bool((labels.to(torch.int64) < 0).any()):
+        raise InvalidInput(f"{name} must be below 2^63")
+    # A copy: a label buffer that is used again before backward must not change what has been summed.
+    return labels.to(torch.int64, copy=True)
 
 
 def check_margin(margin: Margin, rows: int, like: Tensor) -> Tensor | float | None:
@@ -87,11 +90,14 @@ def check_margin(margin: Margin, rows: int, like: Tensor) -> Tensor | float | No
             raise InvalidInput(f"margin is on {margin.device}, the embeddings are on {like.device}")
         if not bool((torch.isfinite(margin) & (margin >= 0)).all()):
             raise InvalidInput("margin must be finite and at least 0 in every row")
-        return margin.detach().to(like.dtype)
+        return margin.detach().to(like.dtype, copy=True)
     if isinstance(margin, bool) or not isinstance(margin, (int, float, Tensor)):
         raise InvalidInput(f'margin must be a number, "soft" or a tensor [B], got {type(margin).__name__}')
-    value = float(margin)
-    if not (math.isfinite(value) and value >= 0):
+    try:
+        value = float(margin)
+    except (OverflowError, RuntimeError, ValueError) as error:
+        raise InvalidInput(f"margin must be a finite number >= 0 ({error})") from error
+    if not 0 <= value <= torch.finfo(like.dtype).max:
         raise InvalidInput(f"margin must be finite and at least 0, got {value}")
     return value
 

@@ -112,18 +112,20 @@ def _semihard(tile: Tile) -> Chosen:
     """Per pair, the nearest negative farther than the positive and inside the margin; without one: left out."""
     column_TK, real_TK = tile.positive_columns()
     d_ap_TK = tile.d_TM.gather(1, column_TK)
-    end_TK = torch.full_like(d_ap_TK, math.inf) if tile.margin_T1 is None else d_ap_TK + tile.margin_T1
+    # The width of the window, not its end: d_ap + margin would lose a margin that is small beside the distance.
+    width_T1 = torch.full_like(d_ap_TK[:, :1], math.inf) if tile.margin_T1 is None else tile.margin_T1
     d_an_TM = tile.negative_distances()
     if column_TK.shape[1] > MANY_POSITIVES:
         sorted_TM, order_TM = d_an_TM.sort(dim=1, stable=True)
         place_TK = torch.searchsorted(sorted_TM, d_ap_TK, right=True).clamp_(max=tile.d_TM.shape[1] - 1)
         negative_TK, d_TK = order_TM.gather(1, place_TK), sorted_TM.gather(1, place_TK)
-        found_TK = real_TK & (d_TK > d_ap_TK) & (d_TK < end_TK)
+        found_TK = real_TK & (d_TK > d_ap_TK) & (d_TK - d_ap_TK < width_T1) & torch.isfinite(d_TK)
     else:
         negative_TK = torch.empty_like(column_TK)
         found_TK = torch.empty_like(real_TK)
         for k in range(column_TK.shape[1]):
-            window_TM = (d_an_TM > d_ap_TK[:, k : k + 1]) & (d_an_TM < end_TK[:, k : k + 1])
+            beyond_TM = d_an_TM - d_ap_TK[:, k : k + 1]
+            window_TM = (beyond_TM > 0) & (beyond_TM < width_T1)
             negative_TK[:, k] = d_an_TM.masked_fill(~window_TM, math.inf).argmin(1)
             found_TK[:, k] = window_TM.any(1) & real_TK[:, k]
     row_P, place_P = torch.nonzero(found_TK, as_tuple=True)

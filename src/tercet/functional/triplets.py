@@ -145,6 +145,8 @@ def check_problem(
     if not isinstance(swap, bool):
         raise InvalidInput(f"swap must be True or False, got {swap!r}")
     seed = 0
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InvalidInput(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if mining in ("random", "distance_weighted"):
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device if generator else "cpu"))
     if mining == "distance_weighted" and distance != "cosine":
@@ -209,10 +211,16 @@ def _reduce(
     if engine != "tiles":
         fused = _fused_engine()
         if fused is not None and fused.can_reduce(x_BD, y_MD, problem):
-            sums: Sums = fused.reduce_triplets(
-                x_BD, problem, gradient=gradient, weight_B=weight_B, mean_per_anchor=mean_per_anchor
+            sums: Sums | None = fused.reduce_triplets(
+                x_BD,
+                problem,
+                gradient=gradient,
+                weight_B=weight_B,
+                mean_per_anchor=mean_per_anchor,
+                anyhow=engine == "fused",
             )
-            return sums
+            if sums is not None:
+                return sums
         if engine == "fused":
             raise InvalidOption(
                 'engine="fused" does labels without reference, relation or swap, in float32 on the CPU, without draws, '
@@ -228,7 +236,7 @@ def _fused_engine() -> ModuleType | None:
     """The compiled engine, or None where numba is not installed."""
     try:
         from tercet.functional import _fused
-    except ImportError:
+    except (ImportError, RuntimeError):  # not installed; or nowhere to keep its compiled code
         return None
     return _fused
 
@@ -314,6 +322,8 @@ def triplet_loss(
     """
     check_choice("distance", distance, DISTANCES)
     check_choice("reduction", reduction, REDUCTIONS)
+    if not isinstance(swap, bool):
+        raise InvalidInput(f"swap must be True or False, got {swap!r}")
     for name, rows in (("anchor", anchor), ("positive", positive), ("negative", negative)):
         check_embeddings(name, rows)
         if rows.shape != anchor.shape:

@@ -42,7 +42,17 @@ FORMAT: Final = "tercet-run"
 FORMAT_VERSION: Final = 1
 GOLDEN_TOLERANCE: Final = 1e-4  # other processors sum in another order; a wrong front end or weight is far off
 
-_NEEDED: Final = ("task", "seed", "fingerprint", "front_end", "encoder", "weights_sha256", "training", "data")
+_NEEDED: Final = (
+    "task",
+    "seed",
+    "fingerprint",
+    "front_end",
+    "encoder",
+    "weights_sha256",
+    "split_sha256",
+    "training",
+    "data",
+)
 _PACKAGES: Final = ("torch", "numpy", "pillow", "safetensors", "accelerate")
 
 
@@ -110,7 +120,7 @@ def save_model(
     network = build_encoder(encoder)
     network.load_state_dict(weights)
     fingerprint = fingerprint_of(front_end, encoder, weights)
-    write_split(path, split)
+    split_sha256 = write_split(path, split)
     write_tensors(path / "golden.safetensors", {"vectors": _golden(front_end, network.eval())})
     write_json(path / "metrics.json", metrics)
     weights_sha256 = write_tensors(path / "weights.safetensors", weights)
@@ -124,6 +134,7 @@ def save_model(
         "front_end": front_end.to_json(),
         "encoder": dict(encoder),
         "weights_sha256": weights_sha256,
+        "split_sha256": split_sha256,
         "training": dict(training),
         "data": dict(data),
         "packages": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
@@ -170,22 +181,23 @@ def open_bundle(path: Path) -> Bundle:
         or not torch.allclose(golden, found, rtol=0, atol=GOLDEN_TOLERANCE)
     ):
         raise RunError(f"{path}: the model does not give the vectors it gave when it was saved (golden.safetensors)")
-    return Bundle(config, front_end, encoder, read_split(path))
+    # Who was trained on decides who may be scored: another run's split would make honest figures false.
+    return Bundle(config, front_end, encoder, read_split(path, sha256=str(config["split_sha256"])))
 
 
-def write_split(path: Path, split: RunSplit) -> None:
-    """Write split.json."""
+def write_split(path: Path, split: RunSplit) -> str:
+    """Write split.json; returns the digest of its bytes."""
     hashes = {part: list(values) for part, values in split.hashes.items()}
-    write_json(path / "split.json", {**split.split.to_json(), "hashes": hashes})
+    return write_json(path / "split.json", {**split.split.to_json(), "hashes": hashes})
 
 
-def read_split(path: Path) -> RunSplit:
-    """Read split.json.
+def read_split(path: Path, *, sha256: str | None = None) -> RunSplit:
+    """Read split.json, whose bytes must have this digest where one is given.
 
     Raises:
-        RunError: It is missing or damaged.
+        RunError: It is missing, damaged, or that of another run.
     """
-    values = read_json(path / "split.json")
+    values = read_json(path / "split.json", sha256=sha256)
     try:
         hashes = {part: tuple(map(str, values["hashes"][part])) for part in ("train", "validation")}
         return RunSplit(Split.from_json({key: value for key, value in values.items() if key != "hashes"}), hashes)
@@ -214,7 +226,7 @@ def _drop_calibration_of_another(path: Path, fingerprint: str) -> None:
 
 def _check_format(path: Path, config: Mapping[str, Any]) -> None:
     version = config.get("format_version")
-    if config.get("format") != FORMAT or type(version) is not int:
+    if config.get("format") != FORMAT or type(version) is not int or version < 1:
         raise RunError(f"{path}: not a run of tercet")
     if version > FORMAT_VERSION:
         raise RunError(

@@ -52,9 +52,16 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """`write_bytes` of readable JSON. NaN and infinity, which JSON does not have, are refused."""
-    write_bytes(path, (json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
+def write_json(path: Path, values: Mapping[str, Any]) -> str:
+    """`write_bytes` of readable JSON; returns the digest of its bytes.
+
+    NaN and infinity, which JSON does not have, are refused. A file name that is not UTF-8 is written as the escapes
+    that JSON reads back to it.
+    """
+    text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    data = text.encode(errors="backslashreplace")
+    write_bytes(path, data)
+    return digest(data)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
@@ -79,14 +86,17 @@ def read_bytes(path: Path, *, limit: int) -> bytes:
         raise RunError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+def read_json(path: Path, *, sha256: str | None = None) -> dict[str, Any]:
+    """The JSON object in a file, whose bytes must have this digest where one is given.
 
     Raises:
-        RunError: The file is missing, unreadable, or holds something else.
+        RunError: The file is missing, unreadable, holds something else, or is not the one that the digest names.
     """
+    data = read_bytes(path, limit=MAX_JSON_BYTES)
+    if sha256 is not None and digest(data) != sha256:
+        raise RunError(f"{path}: damaged or exchanged, its checksum is not the recorded one")
     try:
-        values = json.loads(read_bytes(path, limit=MAX_JSON_BYTES))
+        values = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged, no valid JSON") from error
     if not isinstance(values, dict):

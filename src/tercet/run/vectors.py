@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,17 @@ __all__ = ["Hit", "Vectors"]
 
 _KEYS: Final = ("vectors", "paths", "identities", "fingerprint")
 _MAX_BYTES: Final = 16 * 2**30
+# What zipfile, zlib and numpy raise on damaged, encrypted, exotic or lying archives.
+_DAMAGED: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    ValueError,
+    EOFError,
+    AttributeError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+)
 
 
 @final
@@ -95,13 +107,15 @@ class Vectors:
                 missing = [key for key in _KEYS if key not in arrays]
                 if missing:
                     raise DataError(f"{path}: no array {missing[0]!r}; not a file of `tercet embed`")
-                vectors, paths, identities, fingerprint = (arrays[key] for key in _KEYS)
+                vectors, paths, identities, fingerprint = (np.asarray(arrays[key]) for key in _KEYS)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        except _DAMAGED as error:
             raise DataError(f"{path}: damaged, or not a file of `tercet embed`") from error
         if vectors.dtype != np.float32 or vectors.ndim != 2 or not np.isfinite(vectors).all():
             raise DataError(f"{path}: vectors must be finite float32 [N, D]")
+        if not len(vectors):
+            raise DataError(f"{path}: holds no vectors")
         try:
             return cls(vectors, tuple(map(str, paths)), tuple(map(str, identities)), str(fingerprint))
         except (InvalidInput, TypeError) as error:

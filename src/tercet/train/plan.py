@@ -68,11 +68,13 @@ class Settings:
             raise InvalidInput("minutes, epochs: give one of them")
         for name, least in (("identities_per_batch", 2), ("samples_per_identity", 2), ("validations", 1), ("seed", 0)):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
-                raise InvalidInput(f"{name}={value!r} must be a whole number of {least} or more")
+            if type(value) is not int or not least <= value < 2**63:
+                raise InvalidInput(f"{name}={value!r} must be a whole number of {least} or more, below 2^63")
         for name in ("minutes", "epochs", "learning_rate"):
             value = getattr(self, name)
-            if value is not None and not (_is_number(value) and value > 0):
+            if name != "learning_rate" and value is None:
+                continue
+            if not (_is_number(value) and value > 0):
                 raise InvalidInput(f"{name}={value!r} must be a number above 0")
         for name in ("weight_decay", "checkpoint_seconds"):
             value = getattr(self, name)
