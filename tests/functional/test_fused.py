@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tercet
 import tercet.functional as TF
-from tercet.functional import _fused
+from tercet.functional import _fused, _panels
 from tercet.functional.options import DISTANCES, REDUCTIONS
 
 MODES = ("all", "hard", "semihard", "hard_negative", "easy_positive")
@@ -66,9 +66,10 @@ def test_equals_the_tiles(rows, width, classes, distance, mining, reduction, mar
 @pytest.mark.parametrize("rows_per_class", [2, 5, 60])
 def test_several_panels_threads_and_class_sizes(distance, mining, rows_per_class, monkeypatch):
     """Panels smaller than the batch, columns fewer than a panel, classes on both sides of the search for buckets."""
-    monkeypatch.setattr(_fused, "_PANEL_NUMBERS", 10_000)
+    monkeypatch.setattr(_panels, "_PANEL_NUMBERS", 10_000)
     monkeypatch.setattr(_fused, "_COLUMNS", 32)
-    monkeypatch.setattr(_fused, "_shared", share_always)
+    for module in (_fused, _panels):
+        monkeypatch.setattr(module, "share", share_always)
     x = spread_rows(301, 7, 5)
     labels = (torch.arange(301) // rows_per_class)[torch.randperm(301, generator=torch.Generator().manual_seed(0))]
     labels[:3] = -1
@@ -189,10 +190,10 @@ def test_a_forked_child_makes_its_own_threads():
         x, labels = spread_rows(600, 8, 1), torch.arange(600) // 4
         with TF.use_engine("fused"):
             TF.batch_triplet_loss(x, labels)
-        assert _fused._pool.cache_info().currsize
+        assert _panels._pool.cache_info().currsize
         child = os.fork()
         if child == 0:
-            os._exit(0 if _fused._pool.cache_info().currsize == 0 else 1)
+            os._exit(0 if _panels._pool.cache_info().currsize == 0 else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         torch.set_num_threads(1)

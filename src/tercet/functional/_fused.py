@@ -14,27 +14,20 @@ Legend: B rows, D width, K positives of the largest class, R rows and C columns 
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from tercet.functional import _kernels
+from tercet.functional._panels import SortedBatch, share
 from tercet.functional._tiles import Problem, Sums, loss_and_slope
-from tercet.functional.distances import Geometry
 
 __all__ = ["can_reduce", "reduce_triplets"]
 
-# Numbers in one panel: 8 MB, which stays in the last cache between the product, the pass and the two products after it.
-_PANEL_NUMBERS = 1 << 21
 _COLUMNS = 1024  # columns of one pass: 4 KB a row
 _MANY_POSITIVES = 48  # beyond this a search in sorted thresholds beats a pass per threshold
 _KEPT_NUMBERS = 1 << 22  # largest [B, K]: 16 MB each
-_KINDS = {"squared": _kernels.SQUARED, "euclidean": _kernels.EUCLIDEAN, "cosine": _kernels.COSINE}
 
 
 def can_reduce(x_BD: Tensor, y_MD: Tensor | None, problem: Problem) -> bool:
@@ -67,7 +60,7 @@ def reduce_triplets(
     None where the rows are such that float32 thresholds would cost accuracy that the tiles keep, unless `anyhow`.
     """
     with torch.no_grad():
-        batch = _Batch.of(x_BD, problem)
+        batch = SortedBatch.of(x_BD, problem)
         if batch.positives == 0:
             kept_B = torch.zeros(len(x_BD), dtype=torch.int64)
             return Sums(x_BD.new_zeros(len(x_BD)), kept_B, kept_B.clone(), torch.zeros_like(x_BD), None)
@@ -77,134 +70,8 @@ def reduce_triplets(
         return batch.finish(reduce(batch, problem, gradient, weight_B, mean_per_anchor))
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Rows sorted by class, and where each class begins and ends."""
-
-    geometry: Geometry
-    kind: int
-    order_B: Tensor
-    x_BD: Tensor
-    size_B: Tensor
-    first_B: Tensor
-    last_B: Tensor
-    anchor_B: Tensor
-    positives: int
-
-    @classmethod
-    def of(cls, x_BD: Tensor, problem: Problem) -> _Batch:
-        labels_B = problem.relation.labels_B
-        assert labels_B is not None
-        geometry = Geometry(x_BD.detach(), None, problem.distance)
-        sorted_B, order_B = labels_B.sort(stable=True)
-        place_B = torch.arange(len(labels_B))
-        begins_B = torch.ones_like(sorted_B, dtype=torch.bool)
-        begins_B[1:] = (sorted_B[1:] != sorted_B[:-1]) | (sorted_B[1:] < 0)  # negative-only rows: each a class alone
-        first_B = torch.where(begins_B, place_B, 0).cummax(0).values
-        starts = torch.nonzero(begins_B).squeeze(1)
-        ends = torch.cat([starts[1:], torch.tensor([len(labels_B)])])
-        last_B = ends[begins_B.cumsum(0) - 1]
-        positive_B = last_B - first_B - 1
-        anchor_B = (positive_B > 0) & (positive_B + 1 < len(labels_B)) & (sorted_B >= 0)
-        return cls(
-            geometry=geometry,
-            kind=_KINDS[problem.distance],
-            order_B=order_B,
-            x_BD=geometry.x_BD[order_B],
-            size_B=geometry.y_square_M[order_B],
-            first_B=first_B,
-            last_B=last_B,
-            anchor_B=anchor_B,
-            positives=int((positive_B * anchor_B).max()) if len(labels_B) else 0,
-        )
-
-    def is_plain(self, problem: Problem) -> bool:
-        """Whether thresholds in float32, and one product for all negatives, are as good as the tiles' way.
-
-        Not where rows lie far from the origin, where the margin is small beside the distances, where rows of different
-        classes coincide (an exact tie, of which one side would be rounded), nor for euclidean gradients of all
-        triplets, where 1 / d enlarges the rounding of pairs that nearly coincide.
-        """
-        if self.geometry.centre_D is not None or (self.kind == _kernels.EUCLIDEAN and problem.mining == "all"):
-            return False
-        if problem.margin is not None:
-            margin = torch.as_tensor(problem.margin)
-            positive = margin[margin > 0]
-            largest = float(self.size_B.max())
-            reach = {_kernels.SQUARED: 4 * largest, _kernels.EUCLIDEAN: 2 * largest**0.5, _kernels.COSINE: 2.0}
-            if positive.numel() and reach[self.kind] * torch.finfo(torch.float32).eps > 1e-4 * float(positive.min()):
-                return False
-        mixed_D = torch.linspace(1.0, 2.0, self.x_BD.shape[1], dtype=torch.float64).sin()
-        key_B, order_B = (self.x_BD.to(torch.float64) * mixed_D).sum(1).sort()
-        class_B = self.first_B[order_B]
-        return not bool(((key_B[1:] == key_B[:-1]) & (class_B[1:] != class_B[:-1])).any())
-
-    def positive_distances(self) -> Tensor:
-        """Distances of each anchor to its positives [B, K]; -infinity where there is none."""
-        d_BK = torch.full((len(self.x_BD), self.positives), -torch.inf)
-        arrays = [t.numpy() for t in (self.x_BD, self.first_B, self.last_B)]
-        last = torch.where(self.anchor_B, self.last_B, self.first_B + 1).numpy()
-        _shared(
-            lambda lo, hi, _: _kernels.positive_distances(arrays[0], arrays[1], last, self.kind, lo, hi, d_BK.numpy()),
-            len(self.x_BD),
-            self.x_BD.numel() * self.positives,
-        )
-        return d_BK
-
-    def real_positives(self) -> Tensor:
-        """Which entries of [B, K] stand for a positive of an anchor."""
-        count_B = torch.where(self.anchor_B, self.last_B - self.first_B - 1, 0)
-        return torch.arange(self.positives) < count_B.unsqueeze(1)
-
-    def panels(self) -> Iterator[tuple[slice, slice, Tensor]]:
-        """(rows, columns, dot products) of each block of rows with itself and all later rows."""
-        rows_in_all = len(self.x_BD)
-        buffer = torch.empty(max(min(_PANEL_NUMBERS, rows_in_all * rows_in_all), rows_in_all))
-        start = 0
-        while start < rows_in_all:
-            columns = rows_in_all - start
-            step = min(max(1, len(buffer) // columns), columns)
-            rows = slice(start, start + step)
-            panel_RC = buffer[: step * columns].view(step, columns)
-            torch.mm(self.x_BD[rows], self.x_BD[start:].T, out=panel_RC)
-            yield rows, slice(start, rows_in_all), panel_RC
-            start += step
-
-    def pass_over(
-        self,
-        panel: Callable[..., None],
-        rows: slice,
-        panel_RC: Tensor,
-        columns_at_once: int,
-        whole: Sequence[Tensor],
-        of_rows: Sequence[Tensor],
-        of_columns: Sequence[Tensor],
-        cost: int,
-    ) -> None:
-        """Run one of the compiled passes over a panel, its columns shared among threads.
-
-        `whole` are read; `of_rows` [H, ...] hold what each thread says of rows, `of_columns` what is said of columns.
-        """
-        arguments = (self.x_BD, self.size_B, self.first_B, self.last_B)
-        head = (panel_RC.numpy(), rows.start, *(t.numpy() for t in arguments), self.kind)
-        tail = [t.numpy() for t in of_columns]
-        read, own = [t.numpy() for t in whole], [t.numpy() for t in of_rows]
-
-        def share(lo: int, hi: int, thread: int) -> None:
-            panel(*head, lo, hi, columns_at_once, *read, *(array[thread] for array in own), *tail)
-
-        _shared(share, panel_RC.shape[1], panel_RC.numel() * cost)
-
-    def finish(self, sums: Sums) -> Sums:
-        """From sorted order to the order given, and from prepared rows to the rows as they were given."""
-        back_B = torch.empty_like(self.order_B)
-        back_B[self.order_B] = torch.arange(len(self.order_B))
-        dx_BD = None if sums.dx_BD is None else self.geometry.back_rows(sums.dx_BD[back_B])
-        return Sums(sums.loss_B[back_B], sums.kept_B[back_B], sums.active_B[back_B], dx_BD, None)
-
-
 def _all_triplets(
-    batch: _Batch, problem: Problem, gradient: bool, weight_B: Tensor | None, mean_per_anchor: bool
+    batch: SortedBatch, problem: Problem, gradient: bool, weight_B: Tensor | None, mean_per_anchor: bool
 ) -> Sums:
     d_BK = batch.positive_distances()
     margin = problem.margin
@@ -221,7 +88,7 @@ def _all_triplets(
         sums.dx_BD = work.finish_negatives()
         arrays = [t.numpy() for t in (batch.x_BD, batch.first_B, batch.last_B)]
         g_BK = (count_BK * sorted_weight_B.unsqueeze(1)).numpy()
-        _shared(
+        share(
             lambda lo, hi, _: _kernels.add_positive_pairs(
                 *arrays, g_BK, d_BK.numpy(), batch.kind, lo, hi, work.dx_BD.numpy()
             ),
@@ -231,7 +98,7 @@ def _all_triplets(
     return sums
 
 
-def _weights(batch: _Batch, weight_B: Tensor | None, kept_B: Tensor, mean_per_anchor: bool) -> Tensor:
+def _weights(batch: SortedBatch, weight_B: Tensor | None, kept_B: Tensor, mean_per_anchor: bool) -> Tensor:
     """What the gradient of each anchor counts, in sorted order."""
     if mean_per_anchor:
         return 1.0 / kept_B.clamp(min=1).to(torch.float32)
@@ -241,7 +108,7 @@ def _weights(batch: _Batch, weight_B: Tensor | None, kept_B: Tensor, mean_per_an
 class _Gradient:
     """The gradient on prepared, sorted rows, as panels of coefficients come in."""
 
-    def __init__(self, batch: _Batch) -> None:
+    def __init__(self, batch: SortedBatch) -> None:
         self.batch = batch
         self.dx_BD = torch.zeros_like(batch.x_BD)
         self.sum_B = torch.zeros(len(batch.x_BD))
@@ -258,7 +125,9 @@ class _Gradient:
         return self.dx_BD
 
 
-def _by_thresholds(batch: _Batch, end_BK: Tensor, weight_B: Tensor, work: _Gradient | None) -> tuple[Tensor, Tensor]:
+def _by_thresholds(
+    batch: SortedBatch, end_BK: Tensor, weight_B: Tensor, work: _Gradient | None
+) -> tuple[Tensor, Tensor]:
     """Loss per anchor [B] and negatives below each threshold [B, K], one short pass per threshold."""
     end_KB = end_BK.T.contiguous()
     count_BK, count_KB = torch.zeros_like(end_BK), torch.zeros_like(end_KB)
@@ -270,7 +139,7 @@ def _by_thresholds(batch: _Batch, end_BK: Tensor, weight_B: Tensor, work: _Gradi
     return ((real_BK * count_BK).sum(1) - spent_B).clamp_(min=0).to(torch.float32), count_BK
 
 
-def _by_buckets(batch: _Batch, end_BK: Tensor, weight_B: Tensor, work: _Gradient | None) -> tuple[Tensor, Tensor]:
+def _by_buckets(batch: SortedBatch, end_BK: Tensor, weight_B: Tensor, work: _Gradient | None) -> tuple[Tensor, Tensor]:
     """The same by search in sorted thresholds."""
     real_B = torch.isfinite(end_BK).sum(1, dtype=torch.int32)
     real_BK = torch.arange(end_BK.shape[1]) < real_B.unsqueeze(1)
@@ -283,7 +152,7 @@ def _by_buckets(batch: _Batch, end_BK: Tensor, weight_B: Tensor, work: _Gradient
     scale_B = torch.where(top_B > low_B, (cells - 1) / (top_B - low_B).clamp(min=1e-30), 0.0)
     cell_BG = torch.zeros(len(end_BK), cells, dtype=torch.int16)
     arrays = [t.numpy() for t in (end_BL, real_B, low_B, scale_B)]
-    _shared(
+    share(
         lambda lo, hi, _: _kernels.fill_cells(*arrays, lo, hi, cell_BG.numpy()),
         len(end_BK),
         end_BK.numel() + len(end_BK),
@@ -299,7 +168,7 @@ def _by_buckets(batch: _Batch, end_BK: Tensor, weight_B: Tensor, work: _Gradient
 
 
 def _by_panels(
-    batch: _Batch,
+    batch: SortedBatch,
     panel: Callable[..., None],
     columns_at_once: int,
     read: Sequence[Tensor],
@@ -339,7 +208,7 @@ def _by_panels(
 
 
 def _chosen_triplets(
-    batch: _Batch, problem: Problem, gradient: bool, weight_B: Tensor | None, mean_per_anchor: bool
+    batch: SortedBatch, problem: Problem, gradient: bool, weight_B: Tensor | None, mean_per_anchor: bool
 ) -> Sums:
     """One negative per anchor or per pair: the nearest above a floor."""
     d_BK, real_BK = batch.positive_distances(), batch.real_positives()
@@ -382,7 +251,7 @@ def _chosen_triplets(
     return sums
 
 
-def _nearest_negatives(batch: _Batch, floor_BF: Tensor, ceiling_BF: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest_negatives(batch: SortedBatch, floor_BF: Tensor, ceiling_BF: Tensor) -> tuple[Tensor, Tensor]:
     """Distance and name (place in the order given; -1: none) of the nearest negative between floor and ceiling."""
     floor_FB, best_FB = floor_BF.T.contiguous(), ceiling_BF.T.contiguous()
     name_FB = torch.full(best_FB.shape, -1, dtype=torch.int32)
@@ -409,25 +278,3 @@ def _nearest_negatives(batch: _Batch, floor_BF: Tensor, ceiling_BF: Tensor) -> t
             best_RF, name_RF = torch.where(better, best_HRF[h], best_RF), torch.where(better, name_HRF[h], name_RF)
         best_FB[:, rows], name_FB[:, rows] = best_RF.T, name_RF.T
     return best_FB.T, name_FB.T
-
-
-def _shared(work: Callable[[int, int, int], None], count: int, cost: int) -> None:
-    """Call work(lo, hi, thread) over 0..count, shared among torch's number of threads where it is worth it."""
-    threads = min(torch.get_num_threads(), count)
-    if threads < 2 or cost < 1 << 17:
-        work(0, count, 0)
-        return
-    bounds = [count * h // threads for h in range(threads + 1)]
-    others = [_pool(threads - 1).submit(work, bounds[h], bounds[h + 1], h) for h in range(1, threads)]
-    work(bounds[0], bounds[1], 0)
-    for other in others:
-        other.result()
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="tercet-loss")
-
-
-# A forked child has none of its parent's threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)

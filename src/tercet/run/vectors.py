@@ -28,7 +28,6 @@ _DAMAGED: Final = (
     ValueError,
     EOFError,
     AttributeError,
-    NotImplementedError,
     RuntimeError,
     MemoryError,
 )
