@@ -16,6 +16,7 @@ test: .venv/installed-test
 
 test-long: .venv/installed-test
 	$(BIN)/python -m pytest -m long --timeout 3600
+	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -n 2 --dist worksteal -m "not long" --timeout 3600
 
 lint: .venv/installed-lint
 	$(BIN)/ruff format --check .

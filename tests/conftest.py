@@ -1,9 +1,19 @@
-"""Test set-up shared by all: strategies and made-up data are importable, one torch thread per worker."""
+"""Test set-up shared by all: strategies and made-up data are importable, one torch thread per worker.
 
+`make test` draws the same examples every time, so that a change is judged by what it changes; `make test-long` and
+HYPOTHESIS_PROFILE=explore draw new ones.
+"""
+
+import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "functional")]
 torch.set_num_threads(1)
+
+hypothesis.settings.register_profile("suite", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("explore", max_examples=500, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))

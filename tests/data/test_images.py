@@ -235,6 +235,13 @@ def test_any_size_becomes_the_frame_and_one_grey_stays_that_grey(width, height, 
     assert 90 in levels
 
 
+def test_a_rounded_scale_does_not_put_the_cut_outside_the_picture():
+    # 29 / 7 * 7 is a little more than 29 in floating point.
+    for fit in ("crop", "pad", "stretch"):
+        x = ImageFrontEnd(1, 7, 1, fit=fit).decode_bytes(saved(Image.new("L", (29, 5), 90), "PNG"), "x")
+        assert x.shape == (1, 1, 7)
+
+
 # --- what is refused
 
 

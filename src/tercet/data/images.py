@@ -222,7 +222,8 @@ class ImageFrontEnd:
             return image.resize(size, bicubic, reducing_gap=3.0)
         if self.fit == "crop":
             scale = min(image.width / width, image.height / height)
-            left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
+            # The rounding of the scale must not put an edge of the box outside the picture.
+            left, top = max(0.0, (image.width - width * scale) / 2), max(0.0, (image.height - height * scale) / 2)
             right, bottom = min(left + width * scale, image.width), min(top + height * scale, image.height)
             return image.resize(size, bicubic, (left, top, right, bottom), reducing_gap=3.0)
         scale = max(image.width / width, image.height / height)
