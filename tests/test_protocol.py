@@ -111,7 +111,7 @@ def test_the_figures_are_those_of_the_models_vectors(folder, model, evaluation):
     assert evaluation.figures["map_at_r"] == pytest.approx(retrieval(x_ND, test.labels).map_at_r, abs=1e-9)
 
 
-def test_raw_pixels_are_the_pictures_without_their_mean(folder, model, evaluation):
+def test_plain_baseline_is_the_pictures_without_their_mean(folder, model, evaluation):
     test = read_people(folder).of(model.split.split.test)
     pixels_ND = np.stack([model.front_end.decode(row.path).ravel() for row in test.rows]).astype(np.float64)
     pairs = all_pairs(pixels_ND - pixels_ND.mean(axis=1, keepdims=True), test.labels)

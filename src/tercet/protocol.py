@@ -5,7 +5,7 @@ run's train or validation part, under whatever name it comes. What is left is sc
 query by query (retrieval), for
 
     the model       as it stands in the run
-    raw_pixels      no network: the front end's picture as a vector, its mean taken off, scaled to unit norm
+    the baseline    no network: what the front end makes of a sample (raw_pixels for pictures), scaled to unit norm
     untrained       the same network with the weights that its training began with (same configuration and seed)
 
 all on the same rows with the same front end. A model that does not beat both has learnt nothing of use. The network
@@ -49,7 +49,7 @@ __all__ = [
     "calibrate_run",
     "calibration_rows",
     "evaluate_run",
-    "raw_pixels",
+    "plain_baseline",
     "scored_rows",
     "untrained",
 ]
@@ -85,7 +85,7 @@ class Evaluation:
     Args:
         figures: The model's; the contract's keys.
         intervals: 95 % intervals by bootstrap over identities, in the nesting of the figures: {"ci95": [low, high]}.
-        baselines: The same figures for "raw_pixels" and "untrained".
+        baselines: The same figures for the front end's baseline (such as "raw_pixels") and "untrained".
         scored: What was scored.
         skipped: Files that could not be read: {"path", "reason"}.
         model: Fingerprint.
@@ -163,7 +163,7 @@ def evaluate_run(
         store: The data, decoded by the model's front end.
         protocol: Verification, retrieval, or both.
         seed: Of the folds, of the sampling of pairs where there are too many, and of the bootstrap.
-        baselines: Whether raw pixels and the untrained network are scored too.
+        baselines: Whether the front end's baseline and the untrained network are scored too.
         resamples: Draws of the bootstrap; 0 for no intervals.
         on_phase: Told what comes next.
 
@@ -179,7 +179,7 @@ def evaluate_run(
     figures, intervals = _figures(vectors_ND, labels_N, protocol, seed, resamples)
     beside: dict[str, Mapping[str, Any]] = {}
     if baselines:
-        for name, make in (("raw_pixels", raw_pixels), ("untrained", untrained)):
+        for name, make in ((model.front_end.BASELINE, plain_baseline), ("untrained", untrained)):
             tell(name)
             beside[name], _ = _figures(make(model, store, scored.rows), labels_N, protocol, seed, 0)
     skipped = tuple({"path": skipped.path, "reason": skipped.reason} for skipped in store.manifest.skipped)
@@ -262,12 +262,10 @@ def _nested(intervals: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
     return nested
 
 
-def raw_pixels(model: Model, store: SampleStore, rows_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """The baseline without a network, unit vectors [N, D]: the front end's pictures, their means taken off."""
-    pixels_ND = store.take(rows_N).flatten(1).float()
-    pixels_ND -= pixels_ND.mean(dim=1, keepdim=True)
-    vectors_ND: npt.NDArray[np.float32] = torch.nn.functional.normalize(pixels_ND, dim=1).numpy()
-    return vectors_ND
+def plain_baseline(model: Model, store: SampleStore, rows_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The baseline without a network, unit vectors [N, D]: what the front end says of the samples."""
+    parts = [model.front_end.baseline(store.take(rows_N[start : start + 256])) for start in range(0, len(rows_N), 256)]
+    return np.concatenate(parts)
 
 
 def untrained(model: Model, store: SampleStore, rows_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

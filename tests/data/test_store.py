@@ -155,7 +155,7 @@ def test_a_store_of_arrays_checks_that_all_agree(tmp_path):
     assert (store.take(np.array([1])).numpy() == samples[1]).all()
     with pytest.raises(InvalidInput, match="2 samples, 2 rows and 1 hashes do not agree"):
         SampleStore(manifest, FRONT_END, samples, ("1",))
-    with pytest.raises(InvalidInput, match=r"samples_NCHW: must be uint8 \[N, 3, 16, 16\], not uint8 \[2, 3, 16, 8\]"):
+    with pytest.raises(InvalidInput, match=r"samples_N: must be uint8 \[N, 3, 16, 16\], not uint8 \[2, 3, 16, 8\]"):
         SampleStore(manifest, FRONT_END, samples[..., :8], ("1", "2"))
     with pytest.raises(InvalidInput, match="not float64"):
         SampleStore(manifest, FRONT_END, samples.astype(float), ("1", "2"))

@@ -1,11 +1,13 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from synthetic import read_people, tiny_plan, write_people
-from tercet.errors import InvalidInput, InvalidOption, RunError
+from tercet.errors import DataError, InvalidInput, InvalidOption, RunError
 from tercet.tasks import load_task, resume_plan, task_names
+from tercet.tasks.task import Layout
 from tercet.train import train
 
 
@@ -64,3 +66,23 @@ def test_a_missing_or_damaged_plan_is_one_line(tmp_path):
         (tmp_path / "plan.json").write_text(json.dumps(damage))
         with pytest.raises(RunError, match=r"plan\.json: damaged"):
             resume_plan(tmp_path)
+
+
+def test_a_task_reads_its_own_layouts_before_the_general_ones(tmp_path):
+    """A layout is asked for by name, or recognised; what no layout recognises is a folder per identity or a CSV."""
+    folder = write_people(tmp_path / "people")
+    (folder / "names.txt").write_text("a\n")
+
+    def read(path, suffixes):
+        raise DataError(f"{path / 'names.txt'}, line 1: not a name")
+
+    listed = Layout("listed", "with names.txt", lambda path: (path / "names.txt").is_file(), read)
+    task = replace(load_task("digits"), layouts=(listed,))
+    for layout in ("auto", "listed"):
+        with pytest.raises(DataError, match=r"names\.txt, line 1: not a name"):
+            task.read(folder, layout=layout)
+    assert len(task.read(folder, layout="folders")) > 0
+    (folder / "names.txt").unlink()
+    assert len(task.read(folder)) > 0
+    with pytest.raises(InvalidOption, match=r"layout='birds'.*'listed'"):
+        task.read(folder, layout="birds")

@@ -50,5 +50,5 @@ def test_settings_with_other_keys_are_refused():
 
 def test_a_front_end_that_does_not_fit_the_encoder_is_refused():
     plan = tiny_plan()
-    with pytest.raises(InvalidInput, match=r"makes \(1, 9, 8\), the encoder takes \(1, 8, 8\)"):
+    with pytest.raises(InvalidInput, match=r"makes \(1, 9, 8\), which this encoder does not take"):
         replace(plan, front_end=replace(plan.front_end, height=9))

@@ -43,13 +43,13 @@ def evaluate(
 
     Identities that it was trained or validated on are recognised by their files, left out and counted.
     """
-    from tercet.data import read_data
     from tercet.protocol import evaluate_run
     from tercet.run import load
+    from tercet.tasks import load_task
 
     screen = Screen(as_json=as_json)
     model = load(run)
-    manifest = read_data(data, layout=layout, suffixes=model.front_end.SUFFIXES)
+    manifest = load_task(model.task).read(data, layout=layout)
     with read_store(manifest, model, screen) as store, scoring(screen.notes) as tell:
         result = evaluate_run(model, store, protocol=protocol.value, seed=seed, on_phase=tell).to_json()
     show_evaluation(result, screen)
@@ -71,14 +71,14 @@ def calibrate(
 
     Refused where the pairs are too few for the rate asked for, or where the scores of both kinds overlap beyond use.
     """
-    from tercet.data import read_data
     from tercet.protocol import calibrate_run, calibration_rows
     from tercet.report.words import calibration_text
     from tercet.run import load
+    from tercet.tasks import load_task
 
     screen = Screen(as_json=as_json)
     model = load(run)
-    manifest = read_data(data, layout=layout, suffixes=model.front_end.SUFFIXES)
+    manifest = load_task(model.task).read(data, layout=layout)
     with read_store(manifest, model, screen) as store:
         chosen_on = calibration_rows(model, store, target_fmr=fmr)
         calibration = calibrate_run(model, store, target_fmr=fmr, seed=seed)

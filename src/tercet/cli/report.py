@@ -42,19 +42,19 @@ def report(
 
 def make_report(run: Path, data: Path | None, out: Path, layout: str, screen: Screen) -> Path:
     """Score the run on the data and write the page."""
-    from tercet.data import read_data
     from tercet.errors import DataError
     from tercet.report.collect import collect, invocation
     from tercet.report.page import render
     from tercet.run import load
     from tercet.run.files import write_bytes
+    from tercet.tasks import load_task
 
     model = load(run)
     if data is None:
         data, layout = invocation(model)
         if not data.exists():
             raise DataError(f"{data}: the run's data are not there any more; name other data: tercet report {run} DATA")
-    manifest = read_data(data, layout=layout, suffixes=model.front_end.SUFFIXES)
+    manifest = load_task(model.task).read(data, layout=layout)
     with read_store(manifest, model, screen) as store, scoring(screen.notes) as tell:
         page = collect(model, store, on_phase=tell)
     write_bytes(out, render(page).encode())

@@ -62,7 +62,6 @@ def train(
     The identities are divided by the seed (or by a split column of the manifest) into train, validation and test.
     Ctrl-C keeps the last checkpoint and the best model so far; --resume goes on from there.
     """
-    from tercet.data import read_data
     from tercet.tasks import load_task, resume_plan
 
     screen = Screen(as_json=as_json)
@@ -76,13 +75,13 @@ def train(
         plan = resume_plan(out)
         if task is not None and task != plan.task:
             raise RunError(f"{out}: was started with task={plan.task!r}, not {task!r}")
-        encoder = plan.encoder if embedding_dim is None else replace(plan.encoder, embedding_dim=embedding_dim)
+        encoder = plan.encoder if embedding_dim is None else plan.encoder.with_embedding_dim(embedding_dim)
         plan = replace(plan, encoder=encoder, settings=replace(plan.settings, **settings))
     elif task is None:
         raise InvalidOption("--task is needed: images, faces or digits")
     else:
         plan = load_task(task).plan(embedding_dim=embedding_dim, **settings)
-    manifest = read_data(data, layout=layout, suffixes=plan.front_end.SUFFIXES)
+    manifest = load_task(plan.task).read(data, layout=layout)
     result = run_training(manifest, plan, out, screen, resume=resume, command=context.obj, data=data, layout=layout)
     screen.say(f"model {result['model']} in {out}")
     screen.say("try next:")

@@ -155,10 +155,10 @@ def read_store(manifest: Manifest, model: Model, screen: Screen) -> SampleStore:
 
 def _embed_data(model: Model, data: Path, layout: str, screen: Screen) -> tuple[Vectors, list[dict[str, str]]]:
     """The vectors of a folder or manifest, with paths as the caller may open them, and what was skipped."""
-    from tercet.data import read_data
     from tercet.run import Vectors
+    from tercet.tasks import load_task
 
-    found = read_data(data, layout=layout, suffixes=model.front_end.SUFFIXES)
+    found = load_task(model.task).read(data, layout=layout)
     with read_store(found, model, screen) as store:
         with Counting(screen.notes, "embedding") as progress:
             x_ND = model.embed(store, progress=progress)

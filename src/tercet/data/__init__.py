@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tercet.data.front_end import FrontEnd, read_front_end
 from tercet.data.images import ImageFrontEnd
 from tercet.data.layouts import LAYOUTS, read_data
 from tercet.data.manifest import Manifest, Row, Skipped
@@ -18,6 +19,8 @@ __all__ = [
     "Split",
     "split_identities",
     "PKSampler",
+    "FrontEnd",
+    "read_front_end",
     "ImageFrontEnd",
     "SampleStore",
 ]

@@ -89,6 +89,8 @@ class ImageFrontEnd:
     max_pixels: int = 64_000_000
 
     kind: ClassVar[str] = "image"
+    BASELINE: ClassVar[str] = "raw_pixels"
+    dtype: ClassVar[npt.DTypeLike] = np.uint8
     SUFFIXES: ClassVar[frozenset[str]] = frozenset(
         {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".gif"}
     )
@@ -173,6 +175,19 @@ class ImageFrontEnd:
                 f"x_BCHW: must be uint8 [B, {', '.join(map(str, self.shape))}], not {x_BCHW.dtype} {list(x_BCHW.shape)}"
             )
         return x_BCHW.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
+
+    def baseline(self, x_BCHW: torch.Tensor) -> npt.NDArray[np.float32]:
+        """Unit vectors [B, D] without a network: each picture's values, their mean taken off."""
+        pixels_BD = x_BCHW.flatten(1).float()
+        pixels_BD -= pixels_BD.mean(dim=1, keepdim=True)
+        vectors_BD: npt.NDArray[np.float32] = torch.nn.functional.normalize(pixels_BD, dim=1).numpy()
+        return vectors_BD
+
+    def golden(self) -> npt.NDArray[np.uint8]:
+        """Four synthetic pictures: slanted waves of several lengths."""
+        channel, row, column = np.meshgrid(*(np.arange(size) for size in self.shape), indexing="ij")
+        waves = [((row * (3 + wave) + column * (7 - wave) + 40 * channel * wave) % 256) for wave in range(4)]
+        return np.stack(waves).astype(np.uint8)
 
     def to_json(self) -> dict[str, object]:
         """The settings as JSON values; `from_json` reads them back."""

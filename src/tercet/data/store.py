@@ -11,13 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from tercet.data.images import ImageFrontEnd
+from tercet.data.front_end import FrontEnd
 from tercet.data.manifest import Manifest, Skipped
 from tercet.errors import DataError, InvalidInput
 
@@ -27,7 +27,7 @@ _ROWS_PER_TASK = 32
 
 
 class SampleStore:
-    """The decoded samples of a manifest, in one uint8 array [N, C, H, W].
+    """The decoded samples of a manifest, in one array [N, *shape] of the front end's shape and dtype.
 
     Attributes:
         manifest: the readable rows, in order; what could not be read is in its `skipped`.
@@ -38,8 +38,8 @@ class SampleStore:
     def __init__(
         self,
         manifest: Manifest,
-        front_end: ImageFrontEnd,
-        samples_NCHW: npt.NDArray[np.uint8],
+        front_end: FrontEnd,
+        samples_N: npt.NDArray[Any],
         hashes: tuple[str, ...],
         *,
         positions_N: npt.NDArray[np.int64] | None = None,
@@ -50,28 +50,29 @@ class SampleStore:
         Args:
             manifest: one row per sample.
             front_end: its shape is the samples' shape.
-            samples_NCHW: the samples.
+            samples_N: the samples.
             hashes: one per row.
-            positions_N: where each row's sample stands in `samples_NCHW`; None: in the same order, one each.
-            file: what backs `samples_NCHW`; closed with the store.
+            positions_N: where each row's sample stands in `samples_N`; None: in the same order, one each.
+            file: what backs `samples_N`; closed with the store.
 
         Raises:
             InvalidInput: where the shapes or numbers do not agree.
         """
-        positions_N = np.arange(len(samples_NCHW)) if positions_N is None else positions_N
-        if samples_NCHW.dtype != np.uint8 or samples_NCHW.shape[1:] != front_end.shape:
+        positions_N = np.arange(len(samples_N)) if positions_N is None else positions_N
+        dtype = np.dtype(front_end.dtype)
+        if samples_N.dtype != dtype or samples_N.shape[1:] != front_end.shape:
             raise InvalidInput(
-                f"samples_NCHW: must be uint8 [N, {', '.join(map(str, front_end.shape))}],"
-                f" not {samples_NCHW.dtype} {list(samples_NCHW.shape)}"
+                f"samples_N: must be {dtype} [N, {', '.join(map(str, front_end.shape))}],"
+                f" not {samples_N.dtype} {list(samples_N.shape)}"
             )
         if not len(manifest) == len(hashes) == len(positions_N):
             raise InvalidInput(
-                f"samples_NCHW: {len(positions_N)} samples, {len(manifest)} rows and {len(hashes)} hashes do not agree"
+                f"samples_N: {len(positions_N)} samples, {len(manifest)} rows and {len(hashes)} hashes do not agree"
             )
         self.manifest = manifest
         self.front_end = front_end
         self.hashes = hashes
-        self._samples: npt.NDArray[np.uint8] | None = samples_NCHW
+        self._samples: npt.NDArray[Any] | None = samples_N
         self._positions = positions_N
         self._file = file
 
@@ -79,7 +80,7 @@ class SampleStore:
     def read(
         cls,
         manifest: Manifest,
-        front_end: ImageFrontEnd,
+        front_end: FrontEnd,
         *,
         spill_dir: Path | None = None,
         memory_bytes: int = 2 * 2**30,
@@ -108,7 +109,7 @@ class SampleStore:
         total = len(manifest)
         if not total:
             raise DataError(f"{manifest.root}: no sample to read")
-        samples_NCHW, file = _allocate((total, *front_end.shape), memory_bytes, spill_dir)
+        samples_N, file = _allocate((total, *front_end.shape), np.dtype(front_end.dtype), memory_bytes, spill_dir)
 
         def read_some(start: int) -> list[tuple[str, str]]:
             """Decode the rows from `start` on into the array: for each a (hash, "") or ("", reason)."""
@@ -117,7 +118,7 @@ class SampleStore:
                 path = manifest.rows[n].path
                 try:
                     blob = front_end.read_bytes(path)
-                    samples_NCHW[n] = front_end.decode_bytes(blob, str(path))
+                    samples_N[n] = front_end.decode_bytes(blob, str(path))
                     outcomes.append((hashlib.sha256(blob).hexdigest()[:32], ""))
                 except DataError as error:
                     outcomes.append(("", str(error).removeprefix(f"{path}: ")))
@@ -147,7 +148,7 @@ class SampleStore:
         return cls(
             Manifest(manifest.root, tuple(manifest.rows[n] for n in positions_N), manifest.skipped + skipped),
             front_end,
-            samples_NCHW,
+            samples_N,
             tuple(outcomes[n][0] for n in positions_N),
             positions_N=positions_N,
             file=file,
@@ -157,7 +158,7 @@ class SampleStore:
         return len(self._positions)
 
     def take(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        """A copy of the samples of these rows of `manifest`: uint8 [B, C, H, W].
+        """A copy of the samples of these rows of `manifest`: [B, *shape], of the front end's dtype.
 
         Raises:
             InvalidInput: where a row does not exist, or the store is closed.
@@ -186,12 +187,12 @@ class SampleStore:
 
 
 def _allocate(
-    shape: tuple[int, ...], memory_bytes: int, spill_dir: Path | None
-) -> tuple[npt.NDArray[np.uint8], BinaryIO | None]:
+    shape: tuple[int, ...], dtype: np.dtype[Any], memory_bytes: int, spill_dir: Path | None
+) -> tuple[npt.NDArray[Any], BinaryIO | None]:
     """An array in memory, or above `memory_bytes` one in a temporary file, which is returned with it."""
-    size = math.prod(shape)
+    size = math.prod(shape) * dtype.itemsize
     if size <= memory_bytes:
-        return np.empty(shape, np.uint8), None
+        return np.empty(shape, dtype), None
     folder = Path(tempfile.gettempdir() if spill_dir is None else spill_dir)
     file: BinaryIO | None = None
     try:
@@ -205,7 +206,7 @@ def _allocate(
         if hasattr(os, "posix_fallocate"):
             # Room is taken now: a disk that fills later would kill the process at a write into the mapping.
             os.posix_fallocate(file.fileno(), 0, size)
-        return np.memmap(file, np.uint8, "r+", shape=shape), file
+        return np.memmap(file, dtype, "r+", shape=shape), file
     except OSError as error:
         if file is not None:
             file.close()

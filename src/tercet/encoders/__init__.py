@@ -3,14 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
 from tercet.encoders.convnet import ConvEncoder, ConvEncoderConfig
 from tercet.errors import InvalidOption
 
-__all__ = ["ConvEncoder", "ConvEncoderConfig", "build_encoder"]
+__all__ = ["ConvEncoder", "ConvEncoderConfig", "EncoderConfig", "build_encoder", "read_encoder"]
+
+
+class EncoderConfig(Protocol):
+    """Everything needed to build an encoder again; a frozen dataclass."""
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width D of the embedding."""
+        ...
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether the encoder takes a batch of samples of this shape, as the front end normalises them."""
+        ...
+
+    def with_embedding_dim(self, embedding_dim: int) -> EncoderConfig:
+        """The same with another width of the embedding.
+
+        Raises:
+            InvalidInput: It is out of range.
+        """
+        ...
+
+    def build(self) -> nn.Module:
+        """The encoder, freshly initialised from torch's global generator."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """The configuration as plain JSON values, with `kind`; `read_encoder` reads them back."""
+        ...
+
+
+def read_encoder(config: Mapping[str, Any]) -> EncoderConfig:
+    """Read what an encoder configuration's `to_json` wrote.
+
+    Raises:
+        InvalidOption: A kind of encoder that this version does not know.
+        InvalidInput: A value out of range.
+    """
+    match config.get("kind"):
+        case "convnet":
+            return ConvEncoderConfig.from_json(config)
+        case kind:
+            raise InvalidOption.unknown("encoder", kind, ["convnet"])
 
 
 def build_encoder(config: Mapping[str, Any]) -> nn.Module:
@@ -20,8 +63,4 @@ def build_encoder(config: Mapping[str, Any]) -> nn.Module:
         InvalidOption: A kind of encoder that this version does not know.
         InvalidInput: A value out of range.
     """
-    match config.get("kind"):
-        case "convnet":
-            return ConvEncoder(ConvEncoderConfig.from_json(config))
-        case kind:
-            raise InvalidOption.unknown("encoder", kind, ["convnet"])
+    return read_encoder(config).build()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final, Literal, final, get_args
 
 import torch
@@ -69,6 +69,18 @@ class ConvEncoderConfig:
             raise InvalidInput(f"base_width={self.base_width} must be a multiple of {_GROUP}")
         if self.pool not in get_args(Pool):
             raise InvalidOption.unknown("pool", self.pool, get_args(Pool))
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether pictures of this shape, (C, H, W), are what it is for."""
+        return shape == (self.channels, self.height, self.width)
+
+    def with_embedding_dim(self, embedding_dim: int) -> ConvEncoderConfig:
+        """The same with another width of the embedding."""
+        return replace(self, embedding_dim=embedding_dim)
+
+    def build(self) -> ConvEncoder:
+        """The encoder, freshly initialised from torch's global generator."""
+        return ConvEncoder(self)
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values, with the kind of encoder that it is for."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from tercet.data import SampleStore
 from tercet.evaluate import Pairs, all_pairs, retrieval_per_query, roc
-from tercet.protocol import evaluate_run, raw_pixels, scored_rows, untrained
+from tercet.protocol import evaluate_run, plain_baseline, scored_rows, untrained
 from tercet.report import figures
 from tercet.report.examples import draw_queries, hardest_false_matches, hardest_false_non_matches
 from tercet.report.page import Drawing, Fact, Page, Pair, Picture, Query, Ranked, picture
@@ -68,7 +68,7 @@ def collect(model: Model, store: SampleStore, *, seed: int = 0, on_phase: Callab
     )
     systems_vectors = {
         "trained model": vectors_ND,
-        "raw pixels": raw_pixels(model, store, rows_N),
+        model.front_end.BASELINE.replace("_", " "): plain_baseline(model, store, rows_N),
         "untrained network": untrained(model, store, rows_N),
     }
     return Page(

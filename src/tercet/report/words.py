@@ -33,7 +33,7 @@ _COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "identity that there are to find; 100 % where all of them come first",
     ),
 )
-_BASELINES = (("untrained", "untrained network"), ("raw_pixels", "raw pixels"))
+_NETWORKS = {"untrained": "untrained network", "frozen": "frozen network"}
 
 
 def rate(value: float, digits: int = 1) -> str:
@@ -47,7 +47,7 @@ def columns_and_systems(
     """The table: columns for which the model has a figure, and a row each for the baselines and the model."""
     known = [column for column in _COLUMNS if _find(evaluation, column[1]) is not None]
     baselines = evaluation.get("baselines") or {}
-    rows = [(name, baselines[key], False) for key, name in _BASELINES if key in baselines]
+    rows = [(name, figures, False) for name, figures in _named(baselines)]
     rows.append(("trained model", evaluation, True))
     systems = tuple(
         System(name, tuple(_cell(figures, path) for _, path, _ in known), best=own) for name, figures, own in rows
@@ -104,9 +104,14 @@ def _cell(figures: Mapping[str, Any], path: Sequence[str]) -> Figure:
     return Figure(rate(value), "" if interval is None else f"{100 * interval[0]:.1f}, {100 * interval[1]:.1f}")
 
 
+def _named(baselines: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The baselines by the names that people read: networks first, then what works without one."""
+    order = sorted(baselines, key=lambda key: (key not in _NETWORKS, key))
+    return [(_NETWORKS.get(key, key.replace("_", " ")), baselines[key]) for key in order]
+
+
 def _others(evaluation: Mapping[str, Any], path: Sequence[str]) -> list[tuple[str, float]]:
-    baselines = evaluation.get("baselines") or {}
-    found = [(name, _find(baselines.get(key), path)) for key, name in _BASELINES]
+    found = [(name, _find(figures, path)) for name, figures in _named(evaluation.get("baselines") or {})]
     return [(name, value) for name, value in found if value is not None]
 
 

@@ -26,12 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-import numpy as np
 import torch
 from torch import nn
 
 import tercet
-from tercet.data import ImageFrontEnd, Split
+from tercet.data import FrontEnd, Split, read_front_end
 from tercet.encoders import build_encoder
 from tercet.errors import InvalidInput, RunError, TercetError
 from tercet.run.files import read_json, read_tensors, write_json, write_tensors
@@ -77,7 +76,7 @@ class Bundle:
     """What a run folder holds, read and checked."""
 
     config: dict[str, Any]
-    front_end: ImageFrontEnd
+    front_end: FrontEnd
     encoder: nn.Module
     split: RunSplit
 
@@ -87,7 +86,7 @@ def save_model(
     *,
     task: str,
     seed: int,
-    front_end: ImageFrontEnd,
+    front_end: FrontEnd,
     encoder: Mapping[str, Any],
     weights: Mapping[str, torch.Tensor],
     split: RunSplit,
@@ -159,7 +158,7 @@ def open_bundle(path: Path) -> Bundle:
     config = read_json(path / "run.json")
     _check_format(path / "run.json", config)
     try:
-        front_end = ImageFrontEnd.from_json(config["front_end"])
+        front_end = read_front_end(config["front_end"])
         encoder = build_encoder(config["encoder"])
     except (TercetError, TypeError, AttributeError) as error:
         raise RunError(f"{path / 'run.json'}: damaged ({error})") from error
@@ -205,9 +204,7 @@ def read_split(path: Path, *, sha256: str | None = None) -> RunSplit:
         raise RunError(f"{path / 'split.json'}: damaged ({error})") from error
 
 
-def fingerprint_of(
-    front_end: ImageFrontEnd, encoder_config: Mapping[str, Any], weights: Mapping[str, torch.Tensor]
-) -> str:
+def fingerprint_of(front_end: FrontEnd, encoder_config: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> str:
     """16 hex digits that name a model: front end, encoder and weights. Vectors compare only under the same one."""
     head = json.dumps({"front_end": front_end.to_json(), "encoder": dict(encoder_config)}, sort_keys=True)
     summary = hashlib.sha256(head.encode())
@@ -239,10 +236,7 @@ def _check_format(path: Path, config: Mapping[str, Any]) -> None:
 
 
 @torch.inference_mode()
-def _golden(front_end: ImageFrontEnd, encoder: nn.Module) -> torch.Tensor:
-    """Vectors of four synthetic pictures that every machine makes alike: slanted waves of several lengths."""
-    channels, height, width = front_end.shape
-    channel, row, column = np.meshgrid(np.arange(channels), np.arange(height), np.arange(width), indexing="ij")
-    waves = [((row * (3 + wave) + column * (7 - wave) + 40 * channel * wave) % 256) for wave in range(4)]
-    vectors_4D: torch.Tensor = encoder(front_end.normalise(torch.from_numpy(np.stack(waves).astype(np.uint8))))
+def _golden(front_end: FrontEnd, encoder: nn.Module) -> torch.Tensor:
+    """Vectors of the front end's synthetic samples, which every machine makes alike."""
+    vectors_4D: torch.Tensor = encoder(front_end.normalise(torch.from_numpy(front_end.golden())))
     return vectors_4D

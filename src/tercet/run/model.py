@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from tercet.data import ImageFrontEnd, SampleStore
+from tercet.data import FrontEnd, SampleStore
 from tercet.errors import InvalidInput, RunError
 from tercet.evaluate import Calibration, cosine
 from tercet.run.bundle import RunSplit, open_bundle
@@ -77,7 +77,7 @@ class Model:
         self.path = path
         self.config = bundle.config
         self.task = str(bundle.config["task"])
-        self.front_end: ImageFrontEnd = bundle.front_end
+        self.front_end: FrontEnd = bundle.front_end
         self.encoder: nn.Module = bundle.encoder
         self.fingerprint = str(bundle.config["fingerprint"])
         self.split: RunSplit = bundle.split
@@ -85,7 +85,7 @@ class Model:
 
     def embed(
         self,
-        inputs: Sequence[Path | str] | npt.NDArray[np.uint8] | SampleStore,
+        inputs: Sequence[Path | str] | npt.NDArray[Any] | SampleStore,
         *,
         batch_size: int = 256,
         progress: Progress | None = None,
@@ -93,7 +93,7 @@ class Model:
         """Unit vectors [N, D] of N samples, in their order.
 
         Args:
-            inputs: Files; or decoded pictures, uint8 [N, C, H, W]; or a store of them.
+            inputs: Files; or decoded samples [N, *shape], as the front end makes them; or a store of them.
             batch_size: Samples that are in memory at a time.
             progress: Told (done, total) after each batch.
 
@@ -155,8 +155,8 @@ class Model:
     def _decoded(self, files: Sequence[Path], batch_size: int) -> Iterator[torch.Tensor]:
         with ThreadPoolExecutor(max_workers=2) as pool:
             for start in range(0, len(files), batch_size):
-                pictures = list(pool.map(self.front_end.decode, files[start : start + batch_size]))
-                yield torch.from_numpy(np.stack(pictures))
+                samples = list(pool.map(self.front_end.decode, files[start : start + batch_size]))
+                yield torch.from_numpy(np.stack(samples))
 
 
 def load(path: Path | str) -> Model:
@@ -184,7 +184,7 @@ def embed_rows(
 @torch.inference_mode()
 def _embed(
     encoder: nn.Module,
-    front_end: ImageFrontEnd,
+    front_end: FrontEnd,
     batches: Iterator[torch.Tensor],
     total: int,
     progress: Progress | None,

@@ -1,6 +1,6 @@
 """The kinds of data that tercet knows how to train on: one module each, found by its name.
 
-A task says what a sample is (front end), which network suits it, how training pictures may be changed without changing
+A task says what a sample is (front end), which network suits it, how training samples may be changed without changing
 whose they are, and the settings that have proved themselves. A new task is one new module here with a `TASK` in it.
 """
 
@@ -10,8 +10,8 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from tercet.data import ImageFrontEnd
-from tercet.encoders import ConvEncoderConfig
+from tercet.data import read_front_end
+from tercet.encoders import read_encoder
 from tercet.errors import InvalidOption, RunError, TercetError
 from tercet.run.files import read_json
 from tercet.tasks.task import Task
@@ -47,8 +47,8 @@ def resume_plan(out: Path) -> Plan:
     try:
         return Plan(
             values["task"],
-            ImageFrontEnd.from_json(values["front_end"]),
-            ConvEncoderConfig.from_json(values["encoder"]),
+            read_front_end(values["front_end"]),
+            read_encoder(values["encoder"]),
             load_task(values["task"]).augment,
             Settings.from_json(values["settings"]),
         )

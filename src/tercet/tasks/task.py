@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, final
 
-from tercet.data import ImageFrontEnd
-from tercet.encoders import ConvEncoderConfig
-from tercet.errors import InvalidInput
+from tercet.data import LAYOUTS, FrontEnd, Manifest, read_data
+from tercet.encoders import EncoderConfig
+from tercet.errors import InvalidInput, InvalidOption
 from tercet.train.plan import Augment, Plan, Settings
 
-__all__ = ["Task"]
+__all__ = ["Layout", "Task"]
+
+
+@final
+@dataclass(frozen=True)
+class Layout:
+    """One way in which data of a kind is published.
+
+    Args:
+        name: What `--layout` calls it.
+        summary: One line: whose layout it is, and by what it is known.
+        recognise: Whether a path holds data in this layout; looks at names only, and never raises.
+        read: Lists the samples: (path, suffixes) -> manifest. Raises DataError, with a line number where a list is off.
+    """
+
+    name: str
+    summary: str
+    recognise: Callable[[Path], bool]
+    read: Callable[[Path, frozenset[str]], Manifest]
 
 
 @final
@@ -21,23 +41,46 @@ class Task:
     Args:
         name: Its name.
         summary: One line for `--help`.
-        front_end: Turns a file into a picture.
+        front_end: Turns a file into a sample.
         encoder: Shape of the network.
         augment: Changes that leave the identity as it is.
         settings: Training settings, with a budget that is enough for small data.
+        layouts: Ways in which such data is published, beside a folder per identity and a manifest; asked in this order.
     """
 
     name: str
     summary: str
-    front_end: ImageFrontEnd
-    encoder: ConvEncoderConfig
+    front_end: FrontEnd
+    encoder: EncoderConfig
     augment: Augment
     settings: Settings
+    layouts: tuple[Layout, ...] = field(default=())
 
     @property
     def suffixes(self) -> frozenset[str]:
         """Endings of the files that are samples."""
         return self.front_end.SUFFIXES
+
+    def read(self, path: Path, *, layout: str = "auto") -> Manifest:
+        """List the samples of a data set.
+
+        Args:
+            path: A folder or a file.
+            layout: The name of one of the task's layouts, "folders", "manifest", or "auto": the first of the task's
+                layouts that recognises the path, else a folder per identity or a manifest.
+
+        Raises:
+            InvalidOption: A layout that the task does not know.
+            DataError: Nothing can be read from the path.
+        """
+        named = {found.name: found for found in self.layouts}
+        if layout not in (*LAYOUTS, *named):
+            raise InvalidOption.unknown("layout", layout, (*LAYOUTS, *named))
+        if layout == "auto":
+            layout = next((found.name for found in self.layouts if found.recognise(Path(path))), "auto")
+        if layout in named:
+            return named[layout].read(Path(path), self.suffixes)
+        return read_data(path, layout=layout, suffixes=self.suffixes)
 
     def plan(self, *, embedding_dim: int | None = None, **settings: Any) -> Plan:
         """A plan for training, with some of the task's settings replaced.
@@ -56,5 +99,5 @@ class Task:
             chosen = replace(self.settings, **settings)
         except TypeError as error:
             raise InvalidInput(f"settings: {error}") from error
-        encoder = self.encoder if embedding_dim is None else replace(self.encoder, embedding_dim=embedding_dim)
+        encoder = self.encoder if embedding_dim is None else self.encoder.with_embedding_dim(embedding_dim)
         return Plan(self.name, self.front_end, encoder, self.augment, chosen)

@@ -28,7 +28,6 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from tercet.data import Manifest, PKSampler, SampleStore, Skipped, split_identities
-from tercet.encoders import ConvEncoder
 from tercet.errors import DataError, InvalidInput, RunError
 from tercet.evaluate import all_pairs, retrieval, verification
 from tercet.functional import batch_statistics
@@ -117,7 +116,7 @@ class _Training:
         self.budget = Budget.of(settings, self.sampler.batches_per_epoch)
         self.criterion = settings.criterion()
         torch.manual_seed(settings.seed)
-        self.encoder: nn.Module = ConvEncoder(plan.encoder).to(accelerator.device)
+        self.encoder: nn.Module = plan.encoder.build().to(accelerator.device)
         self.optimizer = torch.optim.AdamW(_decayed(self.encoder, settings.weight_decay), lr=settings.learning_rate)
         self.progress = Progress()
         self.best_weights: dict[str, torch.Tensor] | None = None
@@ -162,10 +161,10 @@ class _Training:
         device = self.accelerator.device
         generator = torch.Generator().manual_seed(_seed_of(self.plan.settings.seed, self.progress.step))
         torch.manual_seed(generator.initial_seed())  # for what draws by itself: dropout, mining that samples
-        pictures_BCHW = self.plan.front_end.normalise(self.store.take(rows_B).to(device))
+        x_B = self.plan.front_end.normalise(self.store.take(rows_B).to(device))
         labels_B = torch.from_numpy(self.labels_N[rows_B]).to(device)
         with self.accelerator.autocast():
-            embeddings_BD = self.model(self.plan.augment(pictures_BCHW, labels_B, generator))
+            embeddings_BD = self.model(self.plan.augment(x_B, labels_B, generator))
         try:
             loss = self.criterion(embeddings_BD, labels_B)
         except InvalidInput as error:

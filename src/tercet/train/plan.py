@@ -9,15 +9,15 @@ from typing import Any, Literal, final
 
 import torch
 
-from tercet.data.images import ImageFrontEnd
-from tercet.encoders import ConvEncoderConfig
+from tercet.data import FrontEnd
+from tercet.encoders import EncoderConfig
 from tercet.errors import InvalidInput, InvalidOption
 from tercet.losses import TripletLoss
 
 __all__ = ["Augment", "Plan", "Settings"]
 
 Augment = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
-"""(x [B, C, H, W] float in [-1, 1], labels [B], generator on the CPU) -> pictures of the same shape and labels."""
+"""(x [B, ...] as the front end normalises it, labels [B], generator on the CPU) -> changed samples of these labels."""
 
 
 @final
@@ -114,9 +114,9 @@ class Plan:
 
     Args:
         task: Name of the task.
-        front_end: Turns a file into a picture.
+        front_end: Turns a file into a sample.
         encoder: Shape of the network.
-        augment: Changes a batch of training pictures at random.
+        augment: Changes a batch of training samples at random.
         settings: How to train.
 
     Raises:
@@ -124,15 +124,14 @@ class Plan:
     """
 
     task: str
-    front_end: ImageFrontEnd
-    encoder: ConvEncoderConfig
+    front_end: FrontEnd
+    encoder: EncoderConfig
     augment: Augment
     settings: Settings
 
     def __post_init__(self) -> None:
-        takes = (self.encoder.channels, self.encoder.height, self.encoder.width)
-        if self.front_end.shape != takes:
-            raise InvalidInput(f"front_end: makes {self.front_end.shape}, the encoder takes {takes}")
+        if not self.encoder.takes(self.front_end.shape):
+            raise InvalidInput(f"front_end: makes {self.front_end.shape}, which this encoder does not take")
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values; the task's name stands for the augmentation."""
