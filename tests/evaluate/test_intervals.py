@@ -29,8 +29,9 @@ def test_the_point_estimates_lie_in_their_intervals():
     folds = identity_folds(pairs, labels)
     found = verification(pairs.scores, pairs.genuine, folds=folds)
     intervals_ = bootstrap_verification(pairs, labels, folds=folds)
-    assert set(intervals_) == {"eer", "auc", "accuracy", "tar_at_fmr.0.1", "tar_at_fmr.0.01", "tar_at_fmr.0.001"}
-    points = {"eer": found.eer, "auc": found.auc, "accuracy": found.accuracy}
+    points = {"eer": found.eer, "auc": found.auc, "accuracy": found.accuracy, "min_cllr": found.min_cllr}
+    points |= {f"min_dcf.{k}": v for k, v in found.min_dcf.items()}
+    assert set(intervals_) == {*points, "tar_at_fmr.0.1", "tar_at_fmr.0.01", "tar_at_fmr.0.001"}
     points |= {f"tar_at_fmr.{k}": v for k, v in found.tar_at_fmr.items()}
     for name, (low, high) in intervals_.items():
         assert 0 <= low < points[name] < high <= 1
@@ -40,7 +41,8 @@ def test_a_resample_is_the_figure_of_pairs_repeated_by_their_weights():
     # The weights of every resample against pairs written out that often, at ties too.
     x, labels = faces(6, 3)
     pairs = all_pairs(np.round(x), labels)
-    found = bootstrap_verification(pairs, labels, resamples=12, seed=4)
+    llr = 2 * pairs.scores - 1
+    found = bootstrap_verification(pairs, labels, resamples=12, seed=4, llr=llr)
     rng = np.random.default_rng(4)
     accepted = cross_validated_decisions(pairs.scores, pairs.genuine)
     assert accepted is not None
@@ -50,11 +52,13 @@ def test_a_resample_is_the_figure_of_pairs_repeated_by_their_weights():
         one, other = times[labels[pairs.first]], times[labels[pairs.second]]
         weight = np.where(pairs.genuine, one, one * other)
         scores, genuine = np.repeat(pairs.scores, weight), np.repeat(pairs.genuine, weight)
-        figures = verification(scores, genuine)
+        figures = verification(scores, genuine, llr=np.repeat(llr, weight))
         rates = [np.average((accepted == pairs.genuine)[k], weights=weight[k]) for k in (pairs.genuine, ~pairs.genuine)]
         right = np.average(rates, weights=[pairs.genuine.mean(), 1 - pairs.genuine.mean()])
-        drawn.append((figures.eer, figures.auc, right))
-    for column, name in enumerate(("eer", "auc", "accuracy")):
+        costs = (figures.min_cllr, figures.min_dcf["0.05"], figures.cllr, figures.act_dcf["0.01"])
+        drawn.append((figures.eer, figures.auc, right, *costs))
+    names = ("eer", "auc", "accuracy", "min_cllr", "min_dcf.0.05", "cllr", "act_dcf.0.01")
+    for column, name in enumerate(names):
         assert found[name] == pytest.approx(tuple(np.quantile(np.array(drawn)[:, column], [0.025, 0.975])), abs=1e-9)
 
 
@@ -188,7 +192,8 @@ def test_retrieval_intervals_are_those_of_repeated_identities():
     labels[0] = 99  # a query with no positive takes no part
     per_query = retrieval_per_query(x, labels)
     found = bootstrap_retrieval(per_query, labels, resamples=10, seed=2)
-    assert set(found) == {"recall.1", "recall.5", "recall.10", "map_at_r", "r_precision"}
+    figures = ("recall", "precision", "class_recall")
+    assert set(found) == {*(f"{f}.{k}" for f in figures for k in (1, 5, 10)), "map_at_r", "r_precision"}
     rng = np.random.default_rng(2)
     drawn = []
     for _ in range(10):

@@ -151,7 +151,8 @@ def test_distractors_are_nobodys_positive_but_stand_in_the_way():
     x = np.array([[1.0, 0.0], [1.0, 0.1], [1.0, 0.3], [1.0, 0.11]])
     found = retrieval_per_query(x, [5, -1, 5, -1])
     assert found.positives.tolist() == [1, 0, 1, 0]
-    assert found.summary() == Retrieval({"1": 0.0, "5": 1.0, "10": 1.0}, 0.0, 0.0, 2, 2)
+    recall = {"1": 0.0, "5": 1.0, "10": 1.0}
+    assert found.summary() == Retrieval(recall, recall, {"1": 0.0, "5": 0.2, "10": 0.1}, None, 0.0, 0.0, 2, 2)
 
 
 def test_float32_and_scale_do_not_matter():

@@ -9,16 +9,20 @@ from tercet.evaluate.accuracy import cross_validated_decisions, identity_folds
 from tercet.evaluate.calibration import Calibration, calibrate
 from tercet.evaluate.error_curve import least_impostors
 from tercet.evaluate.intervals import bootstrap_retrieval, bootstrap_verification
+from tercet.evaluate.likelihood import LlrMap, actual_dcf, bayes_threshold, cllr, fit_llr
 from tercet.evaluate.pairs import Pairs, all_pairs
+from tercet.evaluate.rates import ErrorRate, error_rate
 from tercet.evaluate.retrieval import Retrieval, RetrievalPerQuery, retrieval, retrieval_per_query
 from tercet.evaluate.similarity import Neighbours, cosine, nearest
-from tercet.evaluate.verification import Roc, Verification, roc, verification
+from tercet.evaluate.verification import Det, Roc, Verification, det, roc, verification
 
 __all__ = [
     "verification",
     "Verification",
     "roc",
     "Roc",
+    "det",
+    "Det",
     "all_pairs",
     "Pairs",
     "identity_folds",
@@ -35,4 +39,11 @@ __all__ = [
     "calibrate",
     "Calibration",
     "least_impostors",
+    "fit_llr",
+    "LlrMap",
+    "cllr",
+    "actual_dcf",
+    "bayes_threshold",
+    "error_rate",
+    "ErrorRate",
 ]

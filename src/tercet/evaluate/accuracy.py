@@ -13,7 +13,7 @@ from tercet.evaluate.error_curve import between, checked_scores
 from tercet.evaluate.pairs import Pairs
 from tercet.evaluate.similarity import checked_labels
 
-__all__ = ["cross_validated_decisions", "identity_folds"]
+__all__ = ["cross_validated_decisions", "identity_folds", "standard_error"]
 
 
 def identity_folds(pairs: Pairs, labels_N: npt.ArrayLike, *, count: int = 10, seed: int = 0) -> npt.NDArray[np.int64]:
@@ -86,6 +86,19 @@ def cross_validated_decisions(
     result = np.empty_like(accepted)
     result[order] = accepted
     return result
+
+
+def standard_error(correct: npt.NDArray[np.bool_], folds: npt.ArrayLike | None) -> float | None:
+    """The standard error of the mean accuracy of the folds [P]: their standard deviation over the root of their number.
+
+    None without named folds, for folds of identities [P, 2], whose cells are not independent, and for one fold.
+    """
+    given = None if folds is None else np.asarray(folds)
+    if given is None or given.ndim != 1:
+        return None
+    fold = np.unique(given, return_inverse=True)[1]
+    shares = np.bincount(fold, correct) / np.bincount(fold)
+    return float(shares.std(ddof=1) / np.sqrt(len(shares))) if len(shares) > 1 else None
 
 
 def _best_threshold(

@@ -70,6 +70,38 @@ class ErrorCurve:
         twice = int(np.dot(np.diff(self.false_matches), true_matches[1:] + true_matches[:-1]))
         return twice / (2 * self.impostor * self.genuine)
 
+    def min_dcf(self, prior: float) -> float:
+        """The smallest detection cost P FNMR + (1 - P) FMR of any threshold, over min(P, 1 - P); 0 to 1.
+
+        P is the prior of a genuine pair, both kinds of error cost 1; 1 is the cost of deciding without a look.
+        """
+        miss, match = self.false_non_matches / self.genuine, self.false_matches / self.impostor
+        return float((prior * miss + (1 - prior) * match).min()) / min(prior, 1 - prior)
+
+    def posteriors(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The share of genuine pairs as the best non-decreasing function of the score, and the pairs it is made from.
+
+        Pool adjacent violators (PAV) over the distinct scores that carry weight: the share, the genuine and the
+        impostor pairs at each, in descending order of score.
+        """
+        from scipy.optimize import isotonic_regression  # on use: it takes long to import
+
+        genuine, impostor = -np.diff(self.false_non_matches), np.diff(self.false_matches)
+        weight = genuine + impostor
+        used = weight > 0
+        genuine, impostor, weight = genuine[used], impostor[used], weight[used]
+        pooled = isotonic_regression(genuine / weight, weights=weight.astype(np.float64), increasing=False).x
+        return np.clip(pooled, 0.0, 1.0), genuine, impostor
+
+    def min_cllr(self) -> float:
+        """Cllr in bits of the best non-decreasing map from score to log-likelihood ratio (PAV, as in BOSARIS)."""
+        share, genuine, impostor = self.posteriors()
+        odds = self.genuine / self.impostor
+        own, other = genuine > 0, impostor > 0  # where a kind is present, its share is not 0, so no term is infinite
+        miss = np.log2(1 + (1 - share[own]) / share[own] * odds) @ genuine[own] / self.genuine
+        match = np.log2(1 + share[other] / (1 - share[other]) / odds) @ impostor[other] / self.impostor
+        return float(miss + match) / 2
+
     def last_within(self, fmr: float) -> int:
         """The point with the largest FMR that does not exceed `fmr` (of equal ones, the lowest threshold)."""
         errors = int(fmr * self.impostor) + 1

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tercet.errors import InvalidInput
 from tercet.evaluate.accuracy import cross_validated_decisions, identity_codes
 from tercet.evaluate.error_curve import ErrorCurve, checked_scores, error_curve
+from tercet.evaluate.likelihood import PRIORS, bayes_threshold
 from tercet.evaluate.pairs import Pairs
 from tercet.evaluate.retrieval import RetrievalPerQuery
 from tercet.evaluate.similarity import checked_labels
@@ -30,6 +31,8 @@ def bootstrap_verification(
     resamples: int = 200,
     seed: int = 0,
     max_pairs: int = 400_000,
+    llr: npt.ArrayLike | None = None,
+    force_small: bool = False,
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of the figures of `verification`, by drawing identities with replacement.
 
@@ -38,8 +41,9 @@ def bootstrap_verification(
     identities weighs the product of both multiplicities. A row with a negative label is an identity of its own. The
     accuracy keeps the decisions (`folds` as in `verification`) and the share of genuine pairs as they are.
 
-    Keys: eer, auc, accuracy, and tar_at_fmr.0.1, tar_at_fmr.0.01, tar_at_fmr.0.001; a figure that `verification` gives
-    as None has no interval. Empty with fewer than three identities, and where fewer than half of the resamples hold
+    Keys: eer, auc, accuracy, min_cllr, and tar_at_fmr.0.1, tar_at_fmr.0.01, tar_at_fmr.0.001, min_dcf.0.01,
+    min_dcf.0.05, with `llr` [P] also cllr, act_dcf.0.01 and act_dcf.0.05 (the map stays as it is); a figure that
+    `verification` gives as None has no interval. Empty with fewer than three identities, and where fewer than half of the resamples hold
     both kinds of pair. With few identities (below about 20) the intervals are too narrow, as every bootstrap is.
 
     Cost: one sort, then O(P) a resample. Above `max_pairs` the resampling runs on a seeded subsample of that many:
@@ -57,7 +61,8 @@ def bootstrap_verification(
     identity[present] = identity_codes(of_row[present])
     if resamples < 2 or max_pairs < 2:
         raise InvalidInput(f"resamples, max_pairs: expected at least 2, got {resamples} and {max_pairs}")
-    known = {name for name, tar in tar_at_targets(error_curve(scores, genuine)).items() if tar is not None}
+    tars = tar_at_targets(error_curve(scores, genuine), force_small=force_small)
+    known = {name for name, tar in tars.items() if tar is not None}
     accepted = cross_validated_decisions(scores, genuine, folds)
     rng = np.random.default_rng(seed)
     kept = _subsample(genuine, max_pairs, rng)
@@ -72,6 +77,7 @@ def bootstrap_verification(
     read_genuine, read_impostor = curve.genuine - curve.false_non_matches, curve.false_matches
     correct = None if accepted is None else (accepted == genuine)[order]
     share = float(genuine.mean())
+    costs = {} if llr is None else _llr_costs(checked_scores(llr, genuine)[0][order], kind)
 
     drawn: dict[str, list[float]] = {}
     for _ in range(resamples if people >= 3 else 0):
@@ -93,11 +99,31 @@ def bootstrap_verification(
         drawn.setdefault("auc", []).append(resampled.auc())
         for name in known:
             drawn.setdefault(f"tar_at_fmr.{name}", []).append(resampled.tar_at(TAR_TARGETS[name]))
+        for name, prior in PRIORS.items():
+            drawn.setdefault(f"min_dcf.{name}", []).append(resampled.min_dcf(prior))
+        drawn.setdefault("min_cllr", []).append(resampled.min_cllr())
+        for name, (factor, cost_genuine, cost_impostor) in costs.items():
+            miss = float(weight_genuine @ cost_genuine) / total_genuine
+            match = float(weight_impostor @ cost_impostor) / total_impostor
+            drawn.setdefault(name, []).append(factor[0] * miss + factor[1] * match)
         if correct is not None:
             right_genuine = float(weight_genuine[correct[kind]].sum()) / total_genuine
             right_impostor = float(weight_impostor[correct[~kind]].sum()) / total_impostor
             drawn.setdefault("accuracy", []).append(share * right_genuine + (1 - share) * right_impostor)
     return {name: _percentiles(values) for name, values in drawn.items() if 2 * len(values) >= resamples}
+
+
+def _llr_costs(
+    llr: npt.NDArray[np.float64], kind: npt.NDArray[np.bool_]
+) -> dict[str, tuple[tuple[float, float], npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """The figures of log-likelihood ratios as sums: the factors of both means, the cost of each pair of either kind."""
+    own, other, bits = llr[kind], llr[~kind], np.log(2)
+    costs = {"cllr": ((0.5, 0.5), np.logaddexp(0, -own) / bits, np.logaddexp(0, other) / bits)}
+    for name, prior in PRIORS.items():
+        least, threshold = min(prior, 1 - prior), bayes_threshold(prior)
+        factor = (prior / least, (1 - prior) / least)
+        costs[f"act_dcf.{name}"] = (factor, (own < threshold).astype(float), (other >= threshold).astype(float))
+    return costs
 
 
 def bootstrap_retrieval(
@@ -106,8 +132,8 @@ def bootstrap_retrieval(
     """95 % percentile intervals of the figures of `retrieval`, by drawing the queries' identities with replacement.
 
     `labels` [Q] are those of the queries. Queries without a positive have no part in it; the gallery stays as it is, so
-    the interval speaks of other queries against this gallery. Keys: recall.1 and so on, map_at_r, r_precision. Empty
-    with fewer than two identities. Cost: O(Q + resamples * I). Raises InvalidInput.
+    the interval speaks of other queries against this gallery. Keys: those of `Retrieval` that are figures, recall.1 and
+    so on. Empty with fewer than two identities. Cost: O(Q + resamples * I). Raises InvalidInput.
     """
     every = checked_labels(labels, len(per_query.positives), "labels")
     if resamples < 2:
@@ -117,15 +143,21 @@ def bootstrap_retrieval(
     if len(names) < 2:
         return {}
     figures = {f"recall.{k}": values for k, values in per_query.recall.items()}
+    figures |= {f"precision.{k}": values for k, values in per_query.precision.items()}
     figures |= {"map_at_r": per_query.map_at_r, "r_precision": per_query.r_precision}
+    if per_query.average_precision is not None:
+        figures["map"] = per_query.average_precision
     sums = np.stack([np.bincount(identity, weights=values[used]) for values in figures.values()])
     queries = np.bincount(identity)
     rng = np.random.default_rng(seed)
-    drawn = np.empty((resamples, len(figures)))
+    by_class = [(f"class_recall.{k}", sums[n] / queries) for n, k in enumerate(per_query.recall)]
+    drawn = np.empty((resamples, len(figures) + len(by_class)))
     for row in drawn:
         times = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
-        row[:] = sums @ times / (queries @ times)
-    return {name: _percentiles(drawn[:, column]) for column, name in enumerate(figures)}
+        row[: len(figures)] = sums @ times / (queries @ times)
+        row[len(figures) :] = [means @ times / len(names) for _, means in by_class]
+    columns = [*figures, *(name for name, _ in by_class)]
+    return {name: _percentiles(drawn[:, column]) for column, name in enumerate(columns)}
 
 
 def _subsample(genuine: npt.NDArray[np.bool_], size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

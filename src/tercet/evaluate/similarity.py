@@ -221,6 +221,29 @@ def nearest_tiles(
         start = stop
 
 
+def all_keys(
+    query_QD: npt.NDArray[np.floating],
+    gallery_GD: npt.NDArray[np.floating],
+    rows: npt.NDArray[np.int64],
+    left_out: SampleIds | None,
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Yield (query rows [B], keys [B, G]) until all of `rows` have been; the larger key comes first in a ranking.
+
+    Cost: O(Q G D); memory for the gallery as float64 and one tile of at most 2^22 keys.
+    """
+    gallery = unit_rows(gallery_GD)
+    low = _INDEX - np.arange(len(gallery), dtype=np.int64)
+    size = max(1, 4 * _TILE_ENTRIES // max(1, len(gallery)))
+    for start in range(0, len(rows), size):
+        chunk = rows[start : start + size]
+        keys = grid_steps(unit_rows(query_QD[chunk]), gallery).astype(np.int64)
+        keys <<= np.int64(32)
+        keys += low
+        if left_out is not None:
+            keys[left_out.query_Q[chunk, None] == left_out.gallery_G] = _NOTHING
+        yield chunk, keys
+
+
 def _nearest_keys(
     query_BD: npt.NDArray[np.float64],
     gallery_GD: npt.NDArray[np.floating],
