@@ -4,7 +4,9 @@
     ├── InvalidOption (ValueError)      an option string or a combination of options that has no meaning
     ├── InvalidInput (ValueError)       an argument of the wrong shape, dtype, device or range
     ├── DataError                       a file or folder that cannot be used: "path: reason"
+    │   └── TooLittle                   a sound file that holds too little to decide by: a blank page, silence
     ├── RunError                        a run folder that is damaged, foreign, newer, or in the way
+    ├── GalleryError                    a gallery that cannot be reached, written or used with this model
     └── MissingExtra (ImportError)      a part that an extra installs: names the extra
 
 The command line prints the message on one line and exits with 2.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["DataError", "InvalidInput", "InvalidOption", "MissingExtra", "RunError", "TercetError"]
+__all__ = ["DataError", "GalleryError", "InvalidInput", "InvalidOption", "MissingExtra", "RunError", "TercetError", "TooLittle"]
 
 
 class TercetError(Exception):
@@ -38,8 +40,16 @@ class DataError(TercetError):
     """A file or folder that cannot be used; the message is "path: reason"."""
 
 
+class TooLittle(DataError):
+    """A file that can be read and holds too little to decide by: a page without ink, silence."""
+
+
 class RunError(TercetError):
     """A run folder that is damaged, foreign, made by a newer version, or in the way."""
+
+
+class GalleryError(TercetError):
+    """A gallery that cannot be reached, written, or used with this model; the message is "gallery: reason"."""
 
 
 class MissingExtra(TercetError, ImportError):
