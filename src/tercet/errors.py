@@ -16,7 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["DataError", "GalleryError", "InvalidInput", "InvalidOption", "MissingExtra", "RunError", "TercetError", "TooLittle"]
+__all__ = [
+    "DataError",
+    "GalleryError",
+    "InvalidInput",
+    "InvalidOption",
+    "MissingExtra",
+    "RunError",
+    "TercetError",
+    "TooLittle",
+]
 
 
 class TercetError(Exception):

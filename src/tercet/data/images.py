@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
@@ -145,6 +145,37 @@ class ImageFrontEnd:
         Raises:
             DataError: where the bytes are too many, or are no picture that can be read: "name: reason".
         """
+        return self._opened(blob, name, self._to_array)
+
+    def decode_whole(self, blob: bytes, name: str, *, longest: int) -> npt.NDArray[np.uint8]:
+        """The whole picture in `blob`, uint8 [channels, H, W] at its own proportions, as `decode_bytes` reads it.
+
+        `height`, `width` and `fit` have no part in it: the longer side is brought down to `longest` pixels where it
+        has more, by area, and left alone where it has fewer.
+
+        Raises:
+            DataError: where the bytes are too many, or are no picture that can be read: "name: reason".
+        """
+
+        def shrunk(image: ImageFile.ImageFile) -> npt.NDArray[np.uint8]:
+            image.draft("L" if self.channels == 1 else None, (2 * longest, 2 * longest))
+            image.load()
+            plain = _upright(_opaque_8_bit(image), _orientation(image))
+            mode = "L" if self.channels == 1 else "RGB"
+            plain = plain if plain.mode == mode else plain.convert(mode)
+            scale = longest / max(plain.size)
+            if scale < 1:
+                size = max(1, round(plain.width * scale)), max(1, round(plain.height * scale))
+                plain = plain.resize(size, Image.Resampling.BOX)
+            array = np.asarray(plain)
+            return array[None] if mode == "L" else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+        return self._opened(blob, name, shrunk)
+
+    def _opened(
+        self, blob: bytes, name: str, read: Callable[[ImageFile.ImageFile], npt.NDArray[np.uint8]]
+    ) -> npt.NDArray[np.uint8]:
+        """What `read` makes of the picture in `blob`, within the limits and with one kind of error."""
         if not blob:
             raise DataError(f"{name}: the file is empty")
         if len(blob) > self.max_bytes:
@@ -157,7 +188,7 @@ class ImageFrontEnd:
                 raise DataError(
                     f"{name}: {image.width} x {image.height} pixels are more than the {self.max_pixels} allowed"
                 )
-            return self._to_array(image)
+            return read(image)
         except _Unsupported as error:
             raise DataError(f"{name}: {error}") from error
         except (DataError, MemoryError):
