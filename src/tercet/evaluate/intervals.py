@@ -43,8 +43,9 @@ def bootstrap_verification(
 
     Keys: eer, auc, accuracy, min_cllr, and tar_at_fmr.0.1, tar_at_fmr.0.01, tar_at_fmr.0.001, min_dcf.0.01,
     min_dcf.0.05, with `llr` [P] also cllr, act_dcf.0.01 and act_dcf.0.05 (the map stays as it is); a figure that
-    `verification` gives as None has no interval. Empty with fewer than three identities, and where fewer than half of the resamples hold
-    both kinds of pair. With few identities (below about 20) the intervals are too narrow, as every bootstrap is.
+    `verification` gives as None has no interval. Empty with fewer than three identities, and where fewer than half of
+    the resamples hold both kinds of pair. With few identities (below about 20) the intervals are too narrow, as every
+    bootstrap is.
 
     Cost: one sort, then O(P) a resample. Above `max_pairs` the resampling runs on a seeded subsample of that many:
     every genuine pair as long as they fill no more than half of it, and impostor pairs drawn uniformly. Raises

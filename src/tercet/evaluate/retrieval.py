@@ -106,8 +106,8 @@ def retrieval(
 
     For a query with R positives in the gallery, and rel(i) = 1 where the i-th nearest row is one of them:
 
-    - recall@k: 1 where any of the first k rows is a positive (the field's name for a hit rate); class_recall is the mean
-      over identities of the mean over the queries of each, so that large classes do not outweigh small ones;
+    - recall@k: 1 where any of the first k rows is a positive (the field's name for a hit rate); class_recall is the
+      mean over identities of the mean over the queries of each, so that large classes do not outweigh small ones;
     - precision@k: (1/k) sum_{i<=k} rel(i), also where R < k or the gallery is shorter than k;
     - map: (1/R) sum_i rel(i) precision(i) over the whole ranking, as scikit-learn's average_precision_score where no
       scores are equal; only with `full_ranking`, None otherwise: it needs the place of every positive;
@@ -123,7 +123,8 @@ def retrieval(
 
     Shapes: `query_QD` [Q, D], `gallery_GD` [G, D] floating, of any scale; labels integers [Q] and [G]; ids integers or
     strings, groups strings. Cost: O(Q G D) time, about twice that with `full_ranking`; memory for one tile of at most
-    2^20 similarities, the largest R a row, and the result; `tile` is the number of gallery rows compared at a time. Raises InvalidInput, also where no query has a positive.
+    2^20 similarities, the largest R a row, and the result; `tile` is the number of gallery rows compared at a time.
+    Raises InvalidInput, also where no query has a positive.
 
     >>> retrieval([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]], [3, 3, 8, 8]).recall["1"]
     1.0
