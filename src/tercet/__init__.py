@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tercet import relation
     from tercet.errors import DataError, InvalidInput, InvalidOption, MissingExtra, RunError, TercetError
     from tercet.losses import MultiSampleTripletLoss, TripletLoss
     from tercet.run import Model, load
@@ -20,6 +21,7 @@ __all__ = [
     "MultiSampleTripletLoss",
     "load",
     "Model",
+    "relation",
     "TercetError",
     "InvalidOption",
     "InvalidInput",
@@ -36,8 +38,12 @@ _HOME = {
     "Model": "run",
 } | dict.fromkeys(("TercetError", "InvalidOption", "InvalidInput", "DataError", "RunError", "MissingExtra"), "errors")
 
+_MODULES = ("relation",)
+
 
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return importlib.import_module(f"tercet.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'tercet' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"tercet.{_HOME[name]}"), name)
