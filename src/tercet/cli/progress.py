@@ -80,7 +80,9 @@ class Training:
         self._last = now
         if now.phase == "train":
             self._figures = _in_figures(now)
-        if self._console.is_terminal:
+        if now.phase == "remark":
+            self._console.print(f"remark at step {now.step}: {now.remark}", soft_wrap=True)
+        elif self._console.is_terminal:
             left = "" if now.remaining_s is None else f"{now.remaining_s:.0f} s left"
             self._bar.update(self._task, completed=now.fraction_done, description=_PHASES[now.phase], left=left)
             self._live.update(Group(self._bar, Text(self._figures)))

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, final
 
@@ -23,6 +23,7 @@ from torch import nn
 
 from tercet.errors import RunError
 from tercet.run.files import read_json, read_tensors, sync_folder, write_json, write_tensors
+from tercet.train.care import Care
 
 __all__ = ["Progress", "load_checkpoint", "save_checkpoint"]
 
@@ -42,6 +43,7 @@ class Progress:
         best_eer: Equal error rate of the best weights so far on the held-out identities; None before the first.
         best_map_at_r: Their MAP@R.
         best_step: The step they come from.
+        care: The state of the doctor and of the mining curriculum.
     """
 
     step: int = 0
@@ -50,6 +52,7 @@ class Progress:
     best_eer: float | None = None
     best_map_at_r: float | None = None
     best_step: int | None = None
+    care: Care = field(default_factory=Care)
 
 
 def save_checkpoint(
@@ -116,7 +119,7 @@ def _load(
     try:
         state = read_json(place / "state.json")
         tensors = read_tensors(place / "tensors.safetensors", sha256=str(state.get("tensors_sha256")))
-        progress = Progress(**state["progress"])
+        progress = Progress(**{**state["progress"], "care": Care.from_json(state["progress"]["care"])})
         _set_weights(encoder, _part(tensors, "encoder."))
         _set_optimizer(optimizer, _part(tensors, "optimizer."))
     except (RunError, KeyError, TypeError, ValueError, RuntimeError) as error:

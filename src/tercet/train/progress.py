@@ -20,7 +20,7 @@ class TrainingProgress:
     """One look at a training.
 
     Args:
-        phase: "read" (files into memory), "train", "validate" or "done".
+        phase: "read" (files into memory), "train", "remark" (of the doctor), "validate" or "done".
         step: Steps done; in phase "read" the files read.
         fraction_done: Share of the budget spent; in phase "read" of the files.
         elapsed_s: Seconds of training so far.
@@ -31,9 +31,10 @@ class TrainingProgress:
         mean_negative: Mean distance between identities.
         images_per_second: Speed of the steps since the last look.
         validation_eer: Equal error rate on held-out identities at the last validation; None before the first.
+        remark: In phase "remark": what is wrong with the training, and what to do or what was done.
     """
 
-    phase: Literal["read", "train", "validate", "done"]
+    phase: Literal["read", "train", "remark", "validate", "done"]
     step: int = 0
     fraction_done: float = 0.0
     elapsed_s: float = 0.0
@@ -44,6 +45,7 @@ class TrainingProgress:
     mean_negative: float | None = None
     images_per_second: float | None = None
     validation_eer: float | None = None
+    remark: str | None = None
 
 
 OnProgress = Callable[[TrainingProgress], None]
@@ -63,7 +65,7 @@ class History:
         self._path = path
         write_bytes(path, "".join(line + "\n" for line in _lines_until(path, step)).encode())
 
-    def add(self, progress: TrainingProgress, **more: float) -> None:
+    def add(self, progress: TrainingProgress, **more: float | str) -> None:
         """Append a line."""
         try:
             with self._path.open("a", encoding="utf-8") as file:

@@ -1,0 +1,251 @@
+"""Which margin rule? Every fixed margin of a grid, the soft margin and the rules that move it, on every data set.
+
+    python benchmarks/margins.py --data ../shared/data --out margins.jsonl [--sets faces_orl ...] [--seeds 3] [--steps 300]
+    python benchmarks/margins.py --out margins.jsonl --table
+
+One small network and a fixed number of steps for all (so the same time), paired seeds: for one seed the split, the
+first weights, the batches and the augmentation are the same whatever the margin. Scored on identities that were not
+trained on. One line of JSON per training is added to the file; what is there already is not repeated, so an
+interrupted sweep goes on. The table gives means over the seeds, and for each rule its distance to the best fixed
+margin of each set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tercet import TripletLoss
+from tercet.data import ImageFrontEnd, PKSampler, SampleStore, split_identities
+from tercet.encoders import ConvEncoderConfig
+from tercet.evaluate import all_pairs, retrieval, verification
+from tercet.run.model import embed_rows
+from tercet.tasks import load_task
+from tercet.train.schedule import learning_rate
+
+GRID = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+SIDE = 32
+
+
+@dataclass
+class Distances:
+    """What a rule sees of a batch: squared distances of positive and negative pairs, and of triplets d_an - d_ap."""
+
+    positive: torch.Tensor
+    negative: torch.Tensor
+    gap: torch.Tensor
+    width: int
+
+
+def distances(x_BD: torch.Tensor, labels_B: torch.Tensor) -> Distances:
+    d_BB = torch.cdist(x_BD, x_BD).square()
+    same_BB = labels_B[:, None] == labels_B
+    positive_BB = same_BB & ~torch.eye(len(x_BD), dtype=torch.bool)
+    gap_BBB = d_BB[:, None, :] - d_BB[:, :, None]  # [anchor, positive, negative]
+    valid_BBB = positive_BB[:, :, None] & ~same_BB[:, None, :]
+    return Distances(d_BB[positive_BB], d_BB[~same_BB], gap_BBB[valid_BBB], x_BD.shape[1])
+
+
+class Fixed:
+    """One margin from the first step to the last; also "soft"."""
+
+    def __init__(self, margin: float | str) -> None:
+        self.margin = margin
+
+    def __call__(self, seen: Distances, step: int) -> float | str:
+        return self.margin
+
+
+class Moving:
+    """A statistic of the batch, averaged over about `span` steps."""
+
+    def __init__(self, statistic: Callable[[Distances], float], span: int = 20) -> None:
+        self.statistic, self.span, self.mean = statistic, span, 0.0
+
+    def __call__(self, seen: Distances, step: int) -> float:
+        weight = max(1 / (step + 1), 1 / self.span)
+        self.mean += weight * (self.statistic(seen) - self.mean)
+        return max(self.mean, 1e-3)
+
+
+class Difficulty:
+    """After arXiv 2603.26389: the margin grows by a step whenever the share of easy triplets of an epoch is high."""
+
+    def __init__(self, start: float = 0.1, step: float = 0.05, easy: float = 0.5, epoch: int = 20) -> None:
+        self.margin, self.step, self.easy, self.epoch, self.seen = start, step, easy, epoch, []
+
+    def __call__(self, seen: Distances, step: int) -> float:
+        self.seen.append(float((seen.gap > self.margin).float().mean()))
+        if len(self.seen) == self.epoch:
+            if statistics.fmean(self.seen) > self.easy:
+                self.margin += self.step
+            self.seen = []
+        return self.margin
+
+
+RULES: dict[str, Callable[[], Callable[[Distances, int], float | str]]] = {
+    **{f"fixed {margin:g}": (lambda margin=margin: Fixed(margin)) for margin in GRID},
+    "soft": lambda: Fixed("soft"),
+    **{
+        f"active {share:g}": (lambda share=share: Moving(lambda seen: float(seen.gap.quantile(share))))
+        for share in (0.1, 0.25, 0.5)
+    },
+    **{
+        f"gap {share:g}": (
+            lambda share=share: Moving(lambda seen: share * float(seen.negative.mean() - seen.positive.mean()))
+        )
+        for share in (0.25, 0.5, 1.0)
+    },
+    **{
+        f"spread {share:g}": (lambda share=share: Moving(lambda seen: share * float(seen.negative.std())))
+        for share in (0.5, 1.0)
+    },
+    "chance 1": lambda: Moving(lambda seen: 2 / math.sqrt(seen.width)),
+    "difficulty": Difficulty,
+}
+
+
+@dataclass(frozen=True)
+class Set:
+    """A data set: where it lies, which task's augmentation suits it, and how much of it is used."""
+
+    path: str
+    task: str
+    channels: int = 1
+    most_identities: int = 120
+
+
+SETS = {
+    "faces_orl": Set("faces/orl", "faces"),
+    "faces_lfw": Set("faces/lfw_a", "faces"),
+    "grocery": Set("retrieval/grocery_store", "images", 3),
+    "omniglot": Set("retrieval/omniglot_background.zip", "digits"),
+    "signatures": Set("signatures/sigcomp2011_dutch/genuine", "digits"),
+}
+
+
+def read(name: str, data: Path) -> SampleStore:
+    """At most `most_identities` identities with two to twenty samples each, decoded."""
+    wanted = SETS[name]
+    path = data / wanted.path
+    with tempfile.TemporaryDirectory() as unpacked:
+        if path.suffix == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(unpacked)
+            inner = [p for p in Path(unpacked).iterdir() if p.is_dir()]
+            path = inner[0] if len(inner) == 1 else Path(unpacked)
+        manifest = load_task("images").read(path, layout="folders")
+        several = [identity for identity, count in manifest.counts().items() if count >= 2]
+        kept = np.random.default_rng(0).permutation(several)[: wanted.most_identities]
+        fit = "pad" if wanted.channels == 1 and name != "faces_lfw" else "crop"
+        return SampleStore.read(manifest.of(set(kept.tolist())), ImageFrontEnd(SIDE, SIDE, wanted.channels, fit=fit))
+
+
+def one_run(store: SampleStore, name: str, rule: str, seed: int, steps: int) -> dict[str, float]:
+    """Train with a rule, score on the identities left out."""
+    task = load_task(SETS[name].task)
+    split = split_identities(store.manifest, seed=seed, validation=0.0, test=0.4)
+    labels_N = store.manifest.labels
+    rows = {
+        part: np.array([n for n, row in enumerate(store.manifest.rows) if row.identity in set(getattr(split, part))])
+        for part in ("train", "test")
+    }
+    sampler = PKSampler(labels_N[rows["train"]], identities_per_batch=16, samples_per_identity=4, seed=seed)
+    torch.manual_seed(seed)
+    encoder = ConvEncoderConfig(SETS[name].channels, SIDE, SIDE, 64, 16, "flatten").build()
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=1e-3, weight_decay=0.05)
+    margin_of = RULES[rule]()
+    margin: float | str = 0.0
+    settings = task.plan(minutes=1.0).settings
+    for step in range(steps):
+        taken = rows["train"][sampler.batch(step)]
+        labels_B = torch.from_numpy(labels_N[taken])
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        x_BD = encoder(task.augment(store.front_end.normalise(store.take(taken)), labels_B, generator))
+        margin = margin_of(distances(x_BD.detach(), labels_B), step)
+        loss = TripletLoss(margin, mining="semihard", reduction="active")(x_BD, labels_B)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, step / steps)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    vectors_ND = embed_rows(encoder, store, rows["test"])
+    scored_N = labels_N[rows["test"]]
+    pairs = all_pairs(vectors_ND, scored_N, max_pairs=200_000)
+    found = verification(pairs.scores, pairs.genuine)
+    return {
+        "eer": found.eer,
+        "recall": retrieval(vectors_ND, scored_N).recall["1"],
+        "last_margin": margin if isinstance(margin, float) else math.nan,
+    }
+
+
+def sweep(args: argparse.Namespace) -> None:
+    done = {(line["set"], line["rule"], line["seed"], line["steps"]) for line in lines(args.out)}
+    stores: dict[str, SampleStore] = {}
+    for seed in range(args.seeds):
+        for name in args.sets or SETS:
+            for rule in args.rules or RULES:
+                if (name, rule, seed, args.steps) in done:
+                    continue
+                if name not in stores:
+                    stores[name] = read(name, args.data)
+                found = one_run(stores[name], name, rule, seed, args.steps)
+                line = {"set": name, "rule": rule, "seed": seed, "steps": args.steps, **found}
+                with args.out.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+                figures = f"EER {100 * found['eer']:.1f} % recall@1 {100 * found['recall']:.1f} %"
+                print(f"{name:12} {rule:12} seed {seed}: {figures}, last margin {found['last_margin']:.3f}", flush=True)
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def table(path: Path) -> None:
+    """Means over seeds; for each rule its EER minus the best fixed margin's, set by set, the mean and the worst."""
+    by: dict[tuple[str, str], list[dict]] = {}
+    for line in lines(path):
+        by.setdefault((line["set"], line["rule"]), []).append(line)
+    sets = [name for name in SETS if any(key[0] == name for key in by)]
+    for figure, sign in (("eer", 1), ("recall", -1)):
+        print(f"\n{figure}, points worse than the best fixed margin of the set")
+        print(f"{'rule':14}" + "".join(f"{name:>14}" for name in sets) + f"{'mean':>9}{'worst':>9}")
+        mean = {key: 100 * statistics.fmean(sign * line[figure] for line in found) for key, found in by.items()}
+        best = {name: min(v for (s, rule), v in mean.items() if s == name and rule.startswith("fixed")) for name in sets}
+        for rule in RULES:
+            off = [mean[name, rule] - best[name] for name in sets if (name, rule) in mean]
+            if len(off) == len(sets):
+                cells = "".join(f"{value:14.2f}" for value in off)
+                print(f"{rule:14}{cells}{statistics.fmean(off):9.2f}{max(off):9.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("margins.jsonl"))
+    parser.add_argument("--sets", nargs="*", choices=list(SETS))
+    parser.add_argument("--rules", nargs="*", choices=list(RULES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="print the table of what is in the file, train nothing")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if not args.table:
+        sweep(args)
+    table(args.out)
+
+
+if __name__ == "__main__":
+    main()

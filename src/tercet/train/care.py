@@ -1,0 +1,133 @@
+"""What keeps a training healthy: mining that hardens as the network learns, and a way back when it goes wrong.
+
+    mining     "auto" begins with all triplets, goes on to the semi-hard and then to the hardest as fewer are active
+    alarm      one stage back, a lower learning rate, and the weights go back to the best of the validations so far
+    giving up  after three of those, with a message that says why
+
+The state is a few numbers, all functions of the steps: a resumed training goes the same way.
+
+Legend: B rows of the batch, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, final
+
+from torch import Tensor
+
+from tercet.errors import RunError
+from tercet.train.doctor import Doctor, Remark, Verdict
+from tercet.train.vitals import Vitals, measure
+
+__all__ = ["AUTO_MINING", "Care"]
+
+AUTO_MINING: Final = "auto"
+_STAGES: Final = ("all", "semihard", "hard")
+_NEXT_BELOW: Final = (0.4, 0.04)  # share of all triplets that is active: below it the next stage begins
+_SPAN: Final = 25  # steps over which the share is averaged, and which a stage lasts at least
+_TRIES: Final = 3
+_SLOWER: Final = 0.3  # factor on the learning rate after an alarm
+
+
+@final
+@dataclass(slots=True)
+class Care:
+    """The state of one training's care.
+
+    Args:
+        mining: What the user asked for: "auto", or one mining mode for the whole training.
+        stage: Of the curriculum, where mining is "auto".
+        stage_steps: Steps since the stage began.
+        active: Running mean of the share of active triplets.
+        highest: The hardest stage still allowed; an alarm lowers it.
+        rate: Factor on the learning rate.
+        alarms: How many there were.
+        doctor: Judges the batches.
+    """
+
+    mining: str = AUTO_MINING
+    stage: int = 0
+    stage_steps: int = 0
+    active: float = 1.0
+    highest: int = len(_STAGES) - 1
+    rate: float = 1.0
+    alarms: int = 0
+    doctor: Doctor = field(default_factory=Doctor)
+
+    @property
+    def mining_now(self) -> str:
+        """The mining mode of the next step."""
+        return _STAGES[self.stage] if self.mining == AUTO_MINING else self.mining
+
+    def look(
+        self,
+        step: int,
+        x_BD: Tensor,
+        labels_B: Tensor,
+        *,
+        loss: Tensor,
+        margin: float | None,
+        distance: str,
+        gradient_norm: float,
+    ) -> tuple[Vitals, Verdict]:
+        """Measure and judge a step before its weights are changed, and move the curriculum.
+
+        Args:
+            step: Its number.
+            x_BD: Embeddings.
+            labels_B: Their identities.
+            loss: Of the batch.
+            margin: Of the loss; None for the soft one.
+            distance: Of the loss.
+            gradient_norm: Of all parameters.
+        """
+        vitals = measure(x_BD, labels_B, loss=loss, margin=margin, distance=distance)
+        largest = {"squared": 2.0, "euclidean": 2.0**0.5, "cosine": 1.0}[distance]  # mean by chance, on the unit sphere
+        typical = largest * (vitals.distance**0.5 if distance == "euclidean" else vitals.distance)
+        verdict = self.doctor.look(
+            step,
+            vitals,
+            gradient_norm=gradient_norm,
+            mean_over_margin=typical / margin if margin else float("inf"),
+        )
+        self._advance(vitals)
+        return vitals, verdict
+
+    def alarm(self, step: int, kind: str) -> Remark:
+        """Take the measures that a few numbers can; the loop puts the weights back.
+
+        Raises:
+            RunError: It was the third time.
+        """
+        self.alarms += 1
+        if self.alarms > _TRIES:
+            why = next((remark.text for remark in self.doctor.remarks if remark.kind == kind), kind)
+            raise RunError(f"training given up at step {step} after {_TRIES} fresh starts: {why}")
+        self.rate *= _SLOWER
+        self.stage = max(0, self.stage - 1)
+        self.highest, self.stage_steps = self.stage, 0
+        self.doctor.recovered()
+        mining = f", mining {self.mining_now!r}" if self.mining == AUTO_MINING else ""
+        return self.doctor.note(
+            step,
+            f"fresh start {self.alarms}",
+            f"went back to the best weights so far; learning rate times {self.rate:.2g}{mining}",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Care:
+        """Read what `to_json` wrote; KeyError or TypeError where it is damaged."""
+        return cls(**{**values, "doctor": Doctor.from_json(values["doctor"])})
+
+    def _advance(self, vitals: Vitals) -> None:
+        self.stage_steps += 1
+        if vitals.active == vitals.active:  # NaN: no valid triplet, no news
+            self.active += (vitals.active - self.active) / _SPAN
+        if self.stage < self.highest and self.stage_steps >= _SPAN and self.active < _NEXT_BELOW[self.stage]:
+            self.stage, self.stage_steps = self.stage + 1, 0

@@ -1,0 +1,135 @@
+"""Each finding at its sign, none in health, once each; and what the care does about an alarm."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from tercet.errors import RunError
+from tercet.train.care import Care
+from tercet.train.doctor import Doctor
+from tercet.train.vitals import Vitals
+
+HEALTHY = Vitals(
+    distance=0.9,
+    spread=1.1,
+    rank=20.0,
+    active=0.3,
+    to_margin=-0.5,
+    without_positive=0.0,
+    without_negative=0.0,
+    norm=1.0,
+    conflicts=0,
+    loss=0.1,
+)
+
+
+def looks(doctor, vitals, times=30, gradient_norm=1.0, mean_over_margin=9.0):
+    """The kinds of the remarks, and the last verdict."""
+    kinds, verdict = [], None
+    for step in range(times):
+        verdict = doctor.look(step, vitals, gradient_norm=gradient_norm, mean_over_margin=mean_over_margin)
+        kinds += [remark.kind for remark in verdict.remarks]
+    return kinds, verdict
+
+
+def test_in_health_nothing_is_said():
+    kinds, verdict = looks(Doctor(), HEALTHY, 500)
+    assert kinds == [] and verdict.alarm is None and verdict.healthy
+
+
+@pytest.mark.parametrize(
+    "sign, kind, alarm",
+    [
+        ({"distance": 0.005, "to_margin": 0.0, "active": 1.0}, "collapse", "collapse"),
+        ({"rank": 1.5}, "few-directions", None),
+        ({"active": 0.0001}, "idle", None),
+        ({"without_positive": 0.8}, "few-positives", None),
+        ({"conflicts": 2}, "conflict", None),
+        ({"active": math.nan, "without_negative": 1.0}, "no-negative", None),
+        ({"active": math.nan, "without_positive": 1.0}, "no-positive", None),
+        ({"loss": math.nan}, "not-finite", "not-finite"),
+    ],
+)
+def test_each_sign_is_named_once_and_never_called_healthy_where_it_is_not(sign, kind, alarm):
+    doctor = Doctor()
+    kinds, verdict = looks(doctor, replace(HEALTHY, **sign))
+    assert kinds == [kind]
+    assert verdict.alarm == alarm
+    assert [remark.kind for remark in doctor.remarks] == [kind]
+    assert doctor.remarks[0].text and "\n" not in doctor.remarks[0].text
+    if alarm or kind == "few-directions":
+        assert not verdict.healthy
+
+
+def test_a_batch_that_cannot_teach_is_named_at_the_first_step():
+    for sign, kind in (("without_positive", "no-positive"), ("without_negative", "no-negative")):
+        verdict = Doctor().look(
+            0, replace(HEALTHY, active=math.nan, **{sign: 1.0}), gradient_norm=0.0, mean_over_margin=9.0
+        )
+        assert [(remark.step, remark.kind) for remark in verdict.remarks] == [(0, kind)]
+
+
+def test_one_odd_batch_is_no_collapse():
+    doctor = Doctor()
+    looks(doctor, HEALTHY, 20)
+    for step in range(100):
+        sick = replace(HEALTHY, distance=0.005) if step % 8 < 7 else HEALTHY
+        assert doctor.look(step, sick, gradient_norm=1.0, mean_over_margin=9.0).alarm is None
+
+
+def test_shrinking_is_seen_before_it_has_collapsed():
+    doctor = Doctor()
+    looks(doctor, HEALTHY, 20)
+    kinds, verdict = looks(doctor, replace(HEALTHY, distance=0.2, to_margin=0.3), 8)
+    assert kinds == ["shrinking"] and verdict.alarm == "shrinking"
+    # as small, but with a loss that falls: a small margin needs no more room
+    small = Doctor()
+    looks(small, HEALTHY, 20)
+    kinds, verdict = looks(small, replace(HEALTHY, distance=0.2, to_margin=-0.6), 50)
+    assert kinds == [] and verdict.alarm is None
+
+
+def test_a_loss_at_a_margin_far_above_all_distances_is_a_collapse_whatever_the_width():
+    kinds, _ = looks(Doctor(), replace(HEALTHY, distance=0.04, to_margin=0.01), mean_over_margin=0.1)
+    assert "collapse" in kinds
+    # a loss that passes the margin on its way down is not
+    assert looks(Doctor(), replace(HEALTHY, to_margin=0.01))[0] == []
+
+
+def test_a_burst_and_a_drift():
+    doctor = Doctor()
+    looks(doctor, HEALTHY, 30)
+    verdict = doctor.look(31, HEALTHY, gradient_norm=1000.0, mean_over_margin=9.0)
+    assert [remark.kind for remark in verdict.remarks] == ["burst"] and not verdict.healthy
+    drifting = Doctor()
+    looks(drifting, HEALTHY, 1)
+    assert looks(drifting, replace(HEALTHY, norm=11.0))[0] == ["drift"]
+
+
+def test_the_state_survives_json():
+    doctor = Doctor()
+    looks(doctor, HEALTHY, 5)
+    looks(doctor, replace(HEALTHY, rank=1.0), 9)
+    assert Doctor.from_json(json.loads(json.dumps(doctor.to_json()))) == doctor
+    care = Care(stage=1, alarms=2, rate=0.09, doctor=doctor)
+    assert Care.from_json(json.loads(json.dumps(care.to_json()))) == care
+
+
+def test_an_alarm_goes_one_stage_back_slows_down_and_is_given_up_after_the_third():
+    care = Care(stage=2)
+    assert care.mining_now == "hard"
+    first = care.alarm(100, "collapse")
+    assert care.mining_now == "semihard" and care.rate == pytest.approx(0.3) and "'semihard'" in first.text
+    care.alarm(200, "collapse")
+    care.alarm(300, "shrinking")
+    assert care.mining_now == "all" and care.highest == 0 and care.rate == pytest.approx(0.027)
+    with pytest.raises(RunError, match="given up at step 400 after 3 fresh starts"):
+        care.alarm(400, "collapse")
+
+
+def test_mining_that_the_user_named_stays():
+    care = Care("hard")
+    care.alarm(1, "collapse")
+    assert care.mining_now == "hard" and "mining" not in care.doctor.remarks[-1].text
