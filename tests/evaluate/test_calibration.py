@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tercet.errors import InvalidInput
-from tercet.evaluate import Calibration, calibrate
+from tercet.errors import InvalidInput, InvalidOption
+from tercet.evaluate import Calibration, all_pairs, calibrate, cllr, fit_llr, verification
 
 
 def case(genuine: int = 400, impostor: int = 4000, shift: float = 2.5, seed: int = 0, digits: int = 9):
@@ -121,6 +122,11 @@ def test_json_keeps_every_bit():
         {"fmr_interval": [0.1, "a"]},
         {"fmr_interval": 0.5},
         {"id": 5},
+        {"llr_slope": 1.0},
+        {"llr_slope": "x"},
+        {"cllr": float("inf")},
+        {"identities": 4.5},
+        {"norm": "none"},
         {"id": "0" * 12},
         {"more": 1},
     ],
@@ -136,3 +142,71 @@ def test_a_changed_calibration_is_refused(change):
 def test_what_is_no_calibration_is_refused(content):
     with pytest.raises(InvalidInput, match="calibration: expected the fields id, threshold"):
         Calibration.from_json(content)
+
+
+def people(count: int = 40, each: int = 4, seed: int = 0, spread: float = 0.6):
+    x = np.random.default_rng(seed).normal(size=(count, 1, 6)) + spread * np.random.default_rng(seed + 1).normal(
+        size=(count, each, 6)
+    )
+    labels = np.repeat(np.arange(count), each)
+    pairs = all_pairs(x.reshape(-1, 6), labels)
+    return pairs, np.stack([labels[pairs.first], labels[pairs.second]], axis=1)
+
+
+def test_intervals_over_people_are_wider_than_over_pairs_and_the_threshold_is_the_same():
+    pairs, codes = people()
+    alone = calibrate(pairs.scores, pairs.genuine, target_fmr=0.1)
+    found = calibrate(pairs.scores, pairs.genuine, target_fmr=0.1, identities=codes)
+    assert (found.threshold, found.achieved_fmr, found.achieved_fnmr) == (
+        alone.threshold, alone.achieved_fmr, alone.achieved_fnmr,
+    )  # fmt: skip
+    assert found.identities == found.genuine_identities == 40 and alone.identities is None
+    for one, other in ((found.fmr_interval, alone.fmr_interval), (found.fnmr_interval, alone.fnmr_interval)):
+        assert one[0] < other[0] and one[1] > other[1]
+    assert found.fmr_effective < 0.5 * found.impostor_pairs
+    assert alone.foresee_fmr(codes[~pairs.genuine]) is None
+
+
+def test_what_is_foreseen_for_other_people_is_wider_still_and_holds():
+    kept, rounds = 0, 120
+    for seed in range(rounds):
+        pairs, codes = people(seed=3 * seed)
+        found = calibrate(pairs.scores, pairs.genuine, target_fmr=0.05, identities=codes)
+        new, theirs = people(count=25, seed=3 * seed + 10_000)
+        low, high = found.foresee_fmr(theirs[~new.genuine])
+        assert low <= found.fmr_interval[0] and high >= found.fmr_interval[1]
+        kept += low <= (new.scores[~new.genuine] >= found.threshold).mean() <= high
+        assert found.foresee_fnmr(theirs[new.genuine])[0] <= found.achieved_fnmr
+    assert 0.91 <= kept / rounds <= 1.0
+
+
+def test_the_map_is_kept_with_its_cost():
+    scores, genuine = case()
+    found = calibrate(scores, genuine, target_fmr=0.01)
+    assert found.llr == fit_llr(scores, genuine)
+    assert found.cllr == pytest.approx(cllr(found.llr(scores), genuine), abs=1e-12)
+    assert found.min_cllr == verification(scores, genuine).min_cllr <= found.cllr < 1
+
+
+def test_an_older_calibration_without_the_later_fields_is_still_read():
+    scores, genuine = case()
+    content = calibrate(scores, genuine, target_fmr=0.01).to_json()
+    later = set(content) - {"id", "threshold", "target_fmr", "achieved_fmr", "achieved_fnmr", "impostor_pairs",
+                            "genuine_pairs", "fmr_interval", "fnmr_interval"}  # fmt: skip
+    old = {k: v for k, v in content.items() if k not in later}
+    text = json.dumps({k: v for k, v in old.items() if k != "id"}, sort_keys=True)
+    old["id"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    found = Calibration.from_json(old)
+    assert found.threshold == content["threshold"] and found.llr is None and found.norm is None
+
+
+def test_the_normalisation_belongs_to_the_calibration():
+    scores, genuine = case()
+    plain = calibrate(scores, genuine, target_fmr=0.01)
+    found = calibrate(scores, genuine, target_fmr=0.01, norm="as-norm")
+    assert (plain.norm, found.norm) == (None, "as-norm") and plain.id != found.id
+    assert Calibration.from_json(json.loads(json.dumps(found.to_json()))) == found
+    with pytest.raises(InvalidOption, match="norm='z' is not known"):
+        calibrate(scores, genuine, target_fmr=0.01, norm="z")
+    with pytest.raises(InvalidInput, match=r"identities: expected \[4400, 2\]"):
+        calibrate(scores, genuine, target_fmr=0.01, identities=[1, 2])

@@ -80,7 +80,7 @@ def test_the_rate_foreseen_for_other_identities_holds_in_nineteen_of_twenty_sets
         chosen, tested = scores(), scores()
         threshold = np.quantile(chosen, 0.95)
         here, there = error_rate(chosen >= threshold, codes), error_rate(tested >= threshold, codes)
-        low, high = here.foresee(there)
+        low, high = here.foresee(there.pairs, there.identities)
         kept += low <= there.value <= high
         low, high = binomial_interval(here.value, here.pairs)
         naive += low <= there.value <= high
@@ -100,10 +100,11 @@ def test_without_an_error_every_identity_counts_once():
 def test_foreseeing_is_wider_than_the_interval_and_narrows_with_more_identities():
     here = ErrorRate(0.1, 1000, 50, 200.0)
     low, high = here.interval()
-    for people, effective in ((50, 200.0), (500, 2000.0)):
-        wide = here.foresee(ErrorRate(0.3, 1000, people, effective))
+    for people in (50, 500):
+        wide = here.foresee(1000, people)
         assert wide[0] < low < high < wide[1]
-    near = here.foresee(ErrorRate(0.3, 10**6, 10**5, 10.0**6))
+    assert here.foresee(30, 500)[1] > here.foresee(1000, 500)[1]
+    near = here.foresee(10**6, 10**6)
     assert near == pytest.approx((low, high), abs=2e-3)
 
 

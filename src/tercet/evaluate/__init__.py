@@ -8,8 +8,11 @@ from __future__ import annotations
 from tercet.evaluate.accuracy import cross_validated_decisions, identity_folds
 from tercet.evaluate.calibration import Calibration, calibrate
 from tercet.evaluate.error_curve import least_impostors
+from tercet.evaluate.forgeries import by_kind, forgery_pairs, mean_eer, with_forgeries
+from tercet.evaluate.identification import Identification, Searches, enrol_half, fmr_for_fpir, search_identities
 from tercet.evaluate.intervals import bootstrap_retrieval, bootstrap_verification
 from tercet.evaluate.likelihood import LlrMap, actual_dcf, bayes_threshold, cllr, fit_llr
+from tercet.evaluate.normalisation import AsNorm, Normalised
 from tercet.evaluate.pairs import Pairs, all_pairs
 from tercet.evaluate.rates import ErrorRate, error_rate
 from tercet.evaluate.retrieval import Retrieval, RetrievalPerQuery, retrieval, retrieval_per_query
@@ -44,6 +47,17 @@ __all__ = [
     "cllr",
     "actual_dcf",
     "bayes_threshold",
+    "search_identities",
+    "Searches",
+    "Identification",
+    "enrol_half",
+    "fmr_for_fpir",
+    "AsNorm",
+    "Normalised",
     "error_rate",
     "ErrorRate",
+    "forgery_pairs",
+    "with_forgeries",
+    "mean_eer",
+    "by_kind",
 ]

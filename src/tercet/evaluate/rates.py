@@ -45,22 +45,15 @@ class ErrorRate:
         """95 % interval of the rate among all identities of the kind that these were drawn from."""
         return binomial_interval(self.value, self.effective * _few(self.identities))
 
-    def foresee(self, other: ErrorRate) -> tuple[float, float]:
-        """95 % interval of what is measured at the same threshold on the identities that `other` was counted on.
+    def foresee(self, pairs: int, identities: int) -> tuple[float, float]:
+        """95 % interval of what is measured at the same threshold on so many pairs of so many other identities.
 
-        It is wider than `interval`, since it allows for the sampling of both sets. Of `other` only the size counts:
-        its pairs are taken to be as correlated as these here or as its own ones are, whichever is more.
+        It is wider than `interval`, since it allows for the sampling of both sets. The pairs of the other set are taken
+        to be as correlated as those here, so that its effective number grows with its identities.
         """
-        return self.foresee_for(min(other.effective, self._size_like(other.identities)), other.identities)
-
-    def foresee_for(self, effective: float, identities: int) -> tuple[float, float]:
-        """`foresee` for a set of so many effective pairs and identities."""
         own = self.effective * _few(self.identities)
-        theirs = effective * _few(identities)
+        theirs = min(float(pairs), self.effective * identities / self.identities)
         return binomial_interval(self.value, 1 / (1 / own + 1 / theirs))
-
-    def _size_like(self, identities: int) -> float:
-        return self.effective * identities / max(1, self.identities)
 
 
 def error_rate(errors: npt.ArrayLike, identities: npt.ArrayLike) -> ErrorRate:
