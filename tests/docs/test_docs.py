@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,15 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("page", "code"), blocks("python"))
 def test_python_runs(page: str, code: str, demo_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block; one that begins with `# needs: PACKAGE, ...` only where these are installed, with their warnings."""
     monkeypatch.chdir(demo_run)
-    exec(compile(code, page, "exec"), {})
+    needs = re.match(r"# needs: (.+)", code)
+    for package in needs[1].split(", ") if needs else ():
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    with warnings.catch_warnings():
+        if needs:
+            warnings.simplefilter("ignore")
+        exec(compile(code, page, "exec"), {})
 
 
 @pytest.mark.parametrize(("page", "code"), blocks("sh"))
