@@ -3,8 +3,41 @@
 from __future__ import annotations
 
 from tercet.gallery.answers import Enrolled, Match, Person, Removed
+from tercet.gallery.audit import Audit
+from tercet.gallery.decide import Claim, Identification, RunnerUp, identify, runner_up_margin, verify_claim
+from tercet.gallery.duplicates import alike
+from tercet.gallery.engine import is_gallery_folder
 from tercet.gallery.gallery import Gallery
 from tercet.gallery.opening import open_gallery
+from tercet.gallery.quality import Quality, picture_bytes, quality_of
+from tercet.gallery.seal import Seal, key_from_environment
 from tercet.gallery.templates import Entry, Template
+from tercet.gallery.transfer import export_gallery, import_gallery, read_export
 
-__all__ = ["Enrolled", "Entry", "Gallery", "Match", "Person", "Removed", "Template", "open_gallery"]
+__all__ = [
+    "Audit",
+    "Claim",
+    "Enrolled",
+    "Entry",
+    "Gallery",
+    "Identification",
+    "Match",
+    "Person",
+    "Quality",
+    "Removed",
+    "RunnerUp",
+    "Seal",
+    "Template",
+    "alike",
+    "export_gallery",
+    "identify",
+    "import_gallery",
+    "is_gallery_folder",
+    "key_from_environment",
+    "open_gallery",
+    "picture_bytes",
+    "quality_of",
+    "read_export",
+    "runner_up_margin",
+    "verify_claim",
+]
