@@ -158,8 +158,19 @@ def test_a_manifest_in_every_common_form(tmp_path, delimiter, encoding, end):
     path = write_csv(tmp_path, end.join(delimiter.join(line) for line in lines) + end, encoding)
     assert read(path).rows == (
         Row(tmp_path / "p/a.png", "Zo\u00eb", "mon", "genuine", "train"),
-        Row(tmp_path / "p/b.png", "5", "", "forged", "test"),
+        Row(tmp_path / "p/b.png", "5", "", "skilled", "test"),
     )
+
+
+def test_the_kind_of_a_sample_is_one_of_those_known(tmp_path):
+    touch(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    path = write_csv(tmp_path, "path,identity,kind\na.png,x,genuine\nb.png,x,Skilled\nc.png,x,simple\nd.png,x,\n")
+    assert [row.kind for row in read(path).rows] == ["genuine", "skilled", "simple", "genuine"]
+    path = write_csv(tmp_path, "path,identity,kind\na.png,x,genuine\nb.png,x,genunie\n")
+    with pytest.raises(
+        DataError, match=r"line 3: kind 'genunie' is not known; allowed: blank, forged, genuine, skilled"
+    ):
+        read(path)
 
 
 def test_quoted_fields_may_hold_the_delimiter(tmp_path):

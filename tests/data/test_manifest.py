@@ -41,3 +41,19 @@ def test_relative_is_posix_below_the_root_and_absolute_elsewhere():
 
 def test_an_empty_manifest_has_empty_labels():
     assert Manifest(ROOT, ()).labels.shape == (0,)
+
+
+def test_forgeries_belong_to_their_target_and_are_not_counted_as_its_samples():
+    rows = [
+        Row(Path("/d/a.png"), "a"),
+        Row(Path("/d/b.png"), "a", kind="skilled"),
+        Row(Path("/d/c.png"), "b", kind="simple"),
+    ]
+    manifest = Manifest(Path("/d"), tuple(rows))
+    assert manifest.identities == ("a", "b")
+    assert manifest.labels.tolist() == [0, 0, 1]
+    assert manifest.genuine.tolist() == [True, False, False]
+    assert manifest.kinds.tolist() == ["genuine", "skilled", "simple"]
+    assert manifest.counts() == {"a": 1, "b": 0}
+    with pytest.raises(ValueError, match="read-only"):
+        manifest.genuine[0] = False

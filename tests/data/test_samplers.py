@@ -149,3 +149,75 @@ def test_what_cannot_be_sampled_is_refused(change, message):
 def test_a_negative_step_is_refused():
     with pytest.raises(InvalidInput, match="step: must not be negative"):
         PKSampler(np.array([0, 0, 1]), identities_per_batch=2, samples_per_identity=2, seed=0).batch(-1)
+
+
+def forged_data(writers: int = 7, genuine: int = 5, forged: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and which rows are forgeries, shuffled; the last writer has no forgery."""
+    labels = np.repeat(np.arange(writers), genuine + forged)
+    is_forged = np.tile(np.arange(genuine + forged) >= genuine, writers)
+    keep = ~(is_forged & (labels == writers - 1))
+    order = np.random.default_rng(1).permutation(np.flatnonzero(keep))
+    return labels[order], is_forged[order]
+
+
+def test_forgeries_come_with_their_target_and_never_without_it():
+    labels, forged = forged_data()
+    sampler = PKSampler(
+        labels, identities_per_batch=3, samples_per_identity=2, seed=5, forged=forged, forgeries_per_identity=3
+    )
+    for step in range(60):
+        rows = sampler.batch(step)
+        assert len(np.unique(rows)) == len(rows)
+        genuine, fakes = rows[~forged[rows]], rows[forged[rows]]
+        writers, counts = np.unique(labels[genuine], return_counts=True)
+        assert len(writers) == 3
+        assert set(counts) == {2}
+        targets, counts = np.unique(labels[fakes], return_counts=True)
+        assert set(targets) == set(writers) - {6}
+        assert set(counts) == {3}
+        assert (np.flatnonzero(~forged[rows]) < len(genuine)).all(), "genuine rows come first"
+
+
+def test_every_forgery_is_used_and_the_batches_are_a_function_of_seed_and_step():
+    labels, forged = forged_data()
+
+    def make(seed: int) -> PKSampler:
+        return PKSampler(
+            labels, identities_per_batch=3, samples_per_identity=2, seed=seed, forged=forged, forgeries_per_identity=3
+        )
+
+    sampler = make(5)
+    cycle = 2 * sampler.batches_per_round  # two visits show the four forgeries of a writer
+    used = np.concatenate([sampler.batch(step) for step in range(cycle)])
+    assert set(np.flatnonzero(forged)) <= set(used)
+    assert [make(5).batch(step).tolist() for step in (9, 4)] == [sampler.batch(step).tolist() for step in (9, 4)]
+    assert make(6).batch(4).tolist() != sampler.batch(4).tolist()
+
+
+def test_forgeries_change_nothing_about_the_genuine_rows():
+    labels, forged = forged_data()
+    genuine = np.flatnonzero(~forged)
+    plain = PKSampler(labels[genuine], identities_per_batch=3, samples_per_identity=2, seed=5)
+    for wanted in (0, 2):
+        sampler = PKSampler(
+            labels, identities_per_batch=3, samples_per_identity=2, seed=5, forged=forged, forgeries_per_identity=wanted
+        )
+        assert sampler.batches_per_epoch == plain.batches_per_epoch
+        for step in range(20):
+            rows = sampler.batch(step)
+            assert rows[~forged[rows]].tolist() == genuine[plain.batch(step)].tolist()
+            assert forged[rows].any() == (wanted > 0)
+
+
+def test_forgeries_of_nobody_known_are_never_drawn_and_bad_arguments_are_named():
+    labels = np.array([0, 0, 1, 1, 2, 2])
+    forged = np.array([False, False, False, False, True, True])
+    options = {"identities_per_batch": 2, "samples_per_identity": 2, "seed": 0}
+    sampler = PKSampler(labels, **options, forged=forged, forgeries_per_identity=2)
+    assert all(set(sampler.batch(step)) == {0, 1, 2, 3} for step in range(5))
+    with pytest.raises(InvalidInput, match="forgeries_per_identity: must not be negative"):
+        PKSampler(labels, **options, forged=forged, forgeries_per_identity=-1)
+    with pytest.raises(InvalidInput, match=r"forged: must be bool \[6\], not int64 \[6\]"):
+        PKSampler(labels, **options, forged=forged.astype(np.int64))
+    with pytest.raises(InvalidInput, match="two identities"):
+        PKSampler(labels[:4], **options, forged=np.array([False, False, True, True]))

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tercet.data import Manifest, Split, split_identities
+from tercet.data import Manifest, Row, Split, split_identities
 from tercet.errors import DataError, InvalidInput
 
 counts_of_data = st.dictionaries(
@@ -144,3 +145,23 @@ def test_json_and_back():
 def test_nonsense_is_not_a_split(value):
     with pytest.raises(InvalidInput, match=r"^split: "):
         Split.from_json(value)
+
+
+def test_forgeries_go_with_their_target_and_do_not_make_it_an_identity_of_several_samples():
+    root = Path("/nowhere")
+    rows = []
+    for writer in range(10):
+        rows += [Row(root / f"{writer}/{n}.png", f"w{writer}") for n in range(3)]
+        rows += [Row(root / f"{writer}/f{n}.png", f"w{writer}", kind="skilled") for n in range(2)]
+    # One genuine sample and many forgeries of it: no positive pair.
+    rows += [Row(root / "one.png", "one"), *(Row(root / f"one/f{n}.png", "one", kind="skilled") for n in range(9))]
+    manifest = Manifest(root, tuple(rows))
+    split = split_identities(manifest, seed=3)
+    without = Manifest(root, tuple(row for row in rows if row.kind == "genuine"))
+    assert split == split_identities(without, seed=3)
+    for part in (split.train, split.validation, split.test):
+        of_part = manifest.of(part)
+        assert {row.identity for row in of_part.rows} == set(part)
+    two = Manifest(root, tuple(row for row in rows if row.identity in ("w0", "one")))
+    with pytest.raises(DataError, match="1 of 2 identities have two or more"):
+        split_identities(two, seed=0)

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from tercet.data.manifest import Manifest, Row, Skipped
+from tercet.data.manifest import GENUINE, KINDS, Manifest, Row, Skipped
 from tercet.errors import DataError, InvalidOption
 
 __all__ = ["LAYOUTS", "read_data"]
@@ -17,6 +17,8 @@ LAYOUTS = ("auto", "folders", "manifest")
 _COLUMNS = ("path", "identity", "group", "kind", "split")
 _REQUIRED = _COLUMNS[:2]
 _SPLITS = ("", "train", "validation", "test")
+# Also "forged", as most publishers call a forgery made with the signature at hand.
+_KINDS = {"": GENUINE, "forged": "skilled", **{kind: kind for kind in KINDS}}
 _WANTED = "wanted: path,identity[,group][,kind][,split]"
 
 
@@ -29,7 +31,8 @@ def read_data(path: Path, *, layout: str = "auto", suffixes: frozenset[str]) -> 
 
     `manifest`: `path` is a CSV file in UTF-8 with the columns `path,identity[,group][,kind][,split]` in any order,
     separated by commas, semicolons or tabs; further columns are ignored. A relative path is relative to the CSV's
-    folder and must not lead out of it; an absolute path is taken as it is.
+    folder and must not lead out of it; an absolute path is taken as it is. `kind` is genuine (or blank), skilled (or
+    forged) or simple; of a forgery, `identity` is the one that it pretends to be.
 
     Args:
         path: the folder or the CSV file.
@@ -156,6 +159,9 @@ def _read_manifest(path: Path, suffixes: frozenset[str]) -> Manifest:
             raise DataError(
                 f"{where}: split {record['split']!r} is not known; allowed: train, validation, test or blank"
             )
+        if record["kind"].lower() not in _KINDS:
+            allowed = ", ".join(name or "blank" for name in _KINDS)
+            raise DataError(f"{where}: kind {record['kind']!r} is not known; allowed: {allowed}")
         if file in first_line:
             earlier, other = first_line[file]
             if other != identity:
@@ -168,7 +174,7 @@ def _read_manifest(path: Path, suffixes: frozenset[str]) -> Manifest:
         elif file.suffix.lower() not in suffixes:
             skipped.append(Skipped(record["path"], _wrong_suffix(file, suffixes)))
         else:
-            rows.append(Row(file, identity, record["group"], record["kind"] or "genuine", split))
+            rows.append(Row(file, identity, record["group"], _KINDS[record["kind"].lower()], split))
     if missing:
         line, name = missing[0]
         more = f" (and {len(missing) - 1} more of {len(first_line)} files)" if len(missing) > 1 else ""

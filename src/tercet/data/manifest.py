@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Manifest", "Row", "Skipped"]
+__all__ = ["GENUINE", "KINDS", "Manifest", "Row", "Skipped"]
+
+GENUINE = "genuine"
+KINDS = (GENUINE, "skilled", "simple")
+"""What a sample can be: genuine, or a forgery made with the identity's own sample at hand, or with its name alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +24,16 @@ class Row:
 
     Attributes:
         path: the absolute path of the file.
-        identity: whose or what sample it is; never blank.
+        identity: whose or what sample it is, of a forgery whose it pretends to be; never blank.
         group: what samples of one identity may share without being good evidence (a recording, a session); may be "".
-        kind: "genuine", or what else the sample is (for instance "forged").
+        kind: one of `KINDS`. What is not genuine is negative only: a sample that is known not to be of its identity.
         split: "train", "validation", "test", or "" where the data does not say.
     """
 
     path: Path
     identity: str
     group: str = ""
-    kind: str = "genuine"
+    kind: str = GENUINE
     split: str = ""
 
 
@@ -71,9 +75,23 @@ class Manifest:
         labels_N.setflags(write=False)
         return labels_N
 
+    @cached_property
+    def genuine(self) -> npt.NDArray[np.bool_]:
+        """Which rows are genuine: bool [N], read-only."""
+        genuine_N = np.fromiter((row.kind == GENUINE for row in self.rows), dtype=np.bool_, count=len(self.rows))
+        genuine_N.setflags(write=False)
+        return genuine_N
+
+    @cached_property
+    def kinds(self) -> npt.NDArray[np.str_]:
+        """The kind of each row: str [N], read-only."""
+        kinds_N = np.array([row.kind for row in self.rows], dtype=np.str_)
+        kinds_N.setflags(write=False)
+        return kinds_N
+
     def counts(self) -> dict[str, int]:
-        """The number of rows of each identity, in the order of `identities`."""
-        counted = Counter(row.identity for row in self.rows)
+        """The number of genuine rows of each identity, in the order of `identities`; 0 where all are forgeries."""
+        counted = Counter(row.identity for row in self.rows if row.kind == GENUINE)
         return {identity: counted[identity] for identity in self.identities}
 
     def of(self, identities: Collection[str]) -> Manifest:

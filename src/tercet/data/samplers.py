@@ -10,11 +10,11 @@ from tercet.errors import InvalidInput
 __all__ = ["PKSampler"]
 
 # What a random stream is for; part of its key, so that no two uses share a stream.
-_ROUND, _CYCLE, _EXTRA = 0, 1, 2
+_ROUND, _CYCLE, _EXTRA, _FORGED = 0, 1, 2, 3
 
 
 class PKSampler:
-    """Draws batches of `identities_per_batch` identities with `samples_per_identity` samples each.
+    """Draws batches of `identities_per_batch` identities with `samples_per_identity` samples each, and their forgeries.
 
     Batches come in rounds. A round visits every identity once, in a random order, dealt over its batches; a batch that
     is short is filled up with further identities of the round. So a batch has always min(P, identities) of them, none
@@ -25,14 +25,20 @@ class PKSampler:
     order that changes every ceil(n/K) rounds, the short last chunk being filled up from the start of that order. With
     n < K it gives all n. So within each cycle every sample is used. A second visit in a round is an independent draw.
 
-    Everything is a function of (labels, P, K, seed, step); there is no state to save. Cost per batch: O(P K) and one
+    Forgeries come with the identity that they pretend to be, and never without it: F different ones per visit (all,
+    where there are fewer), in cycles of their own. They are no samples of it: the K, the positive pair and the epoch
+    are of genuine rows. Forgeries of an identity without a genuine row are never drawn.
+
+    Everything is a function of (labels, P, K, F, seed, step); there is no state to save. Cost per batch: O(P K) and one
     random order of the identities per round.
 
     Args:
-        labels: int [N], one non-negative label per row; gaps are fine.
+        labels: int [N], one non-negative label per row; gaps are fine. Of a forgery: whose it pretends to be.
         identities_per_batch: P, at least 2.
         samples_per_identity: K, at least 2.
         seed: a non-negative integer.
+        forged: bool [N], which rows are forgeries; None: none.
+        forgeries_per_identity: F, 0 or more.
 
     Raises:
         InvalidInput: for labels of fewer than two identities, labels without a positive pair, or numbers out of range.
@@ -41,7 +47,14 @@ class PKSampler:
     """
 
     def __init__(
-        self, labels: npt.NDArray[np.int64], *, identities_per_batch: int, samples_per_identity: int, seed: int
+        self,
+        labels: npt.NDArray[np.int64],
+        *,
+        identities_per_batch: int,
+        samples_per_identity: int,
+        seed: int,
+        forged: npt.NDArray[np.bool_] | None = None,
+        forgeries_per_identity: int = 0,
     ) -> None:
         labels_N = np.asarray(labels)
         if labels_N.ndim != 1 or not np.issubdtype(labels_N.dtype, np.integer):
@@ -54,14 +67,25 @@ class PKSampler:
             raise InvalidInput(f"samples_per_identity: must be at least 2, not {samples_per_identity}")
         if seed < 0:
             raise InvalidInput(f"seed: must not be negative, not {seed}")
-        _, inverse_N, counts_I = np.unique(labels_N, return_inverse=True, return_counts=True)
+        if forgeries_per_identity < 0:
+            raise InvalidInput(f"forgeries_per_identity: must not be negative, not {forgeries_per_identity}")
+        forged_N = np.zeros(len(labels_N), np.bool_) if forged is None else np.asarray(forged)
+        if forged_N.shape != labels_N.shape or forged_N.dtype != np.bool_:
+            raise InvalidInput(f"forged: must be bool [{len(labels_N)}], not {forged_N.dtype} {list(forged_N.shape)}")
+        genuine = np.flatnonzero(~forged_N)
+        names_I, inverse_G, counts_I = np.unique(labels_N[genuine], return_inverse=True, return_counts=True)
         if len(counts_I) < 2:
             raise InvalidInput(f"labels: need two identities at the very least, and have {len(counts_I)}")
         self._multiple = np.flatnonzero(counts_I >= 2)
         self._single = np.flatnonzero(counts_I == 1)
         if not len(self._multiple):
             raise InvalidInput("labels: no identity has two samples, so there is no positive pair to learn from")
-        self._rows = np.split(np.argsort(inverse_N, kind="stable"), np.cumsum(counts_I)[:-1])
+        self._rows = np.split(genuine[np.argsort(inverse_G, kind="stable")], np.cumsum(counts_I)[:-1])
+        forged_rows = np.flatnonzero(forged_N)
+        forged_rows = forged_rows[np.argsort(labels_N[forged_rows], kind="stable")]
+        ends = [np.searchsorted(labels_N[forged_rows], names_I, side=side) for side in ("left", "right")]
+        self._forged = [forged_rows[start:end] for start, end in zip(*ends, strict=True)] if len(forged_rows) else []
+        self._forgeries = forgeries_per_identity
         self._seed = seed
         self.identities_per_batch = min(identities_per_batch, len(counts_I))
         self.samples_per_identity = samples_per_identity
@@ -70,11 +94,14 @@ class PKSampler:
         if self._repeats:
             # One place of each batch is kept for an identity with a positive pair.
             self.batches_per_round = -(-len(self._single) // (self.identities_per_batch - 1))
-        self.batches_per_epoch = -(-len(labels_N) // (self.identities_per_batch * samples_per_identity))
+        self.batches_per_epoch = -(-len(genuine) // (self.identities_per_batch * samples_per_identity))
         self._order: tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
 
     def batch(self, step: int) -> npt.NDArray[np.int64]:
-        """The rows of batch number `step` (from 0), identity by identity: int64, at most P * K of them."""
+        """The rows of batch number `step` (from 0): int64, at most P * (K + F) of them.
+
+        Identity by identity, first the genuine rows of all, then the forgeries.
+        """
         if step < 0:
             raise InvalidInput(f"step: must not be negative, not {step}")
         round_, place = divmod(step, self.batches_per_round)
@@ -96,7 +123,11 @@ class PKSampler:
             again = np.concatenate([again, others[:short]])
         chunks = [self._chunk(identity, round_) for identity in first.tolist()]
         draws = [self._draw(identity, step) for identity in again.tolist()]
-        return np.concatenate(chunks + draws)
+        forged: list[npt.NDArray[np.int64]] = []
+        if self._forged and self._forgeries:
+            forged += [self._some_forged(identity, _FORGED, round_) for identity in first.tolist()]
+            forged += [self._some_forged(identity, _EXTRA, step) for identity in again.tolist()]
+        return np.concatenate(chunks + draws + forged)
 
     def _round(self, round_: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """The orders in which a round deals the identities with several samples and those with one."""
@@ -113,6 +144,15 @@ class PKSampler:
             return rows
         cycle, chunk = divmod(round_, -(-len(rows) // wanted))
         order = self._random(_CYCLE, identity, cycle).permutation(rows)
+        return np.take(order, range(chunk * wanted, (chunk + 1) * wanted), mode="wrap")
+
+    def _some_forged(self, identity: int, use: int, visit: int) -> npt.NDArray[np.int64]:
+        """F forgeries of an identity: on the visits of rounds each in its turn, on others at random."""
+        rows, wanted = self._forged[identity], self._forgeries
+        if len(rows) <= wanted:
+            return rows
+        cycle, chunk = divmod(visit, -(-len(rows) // wanted)) if use == _FORGED else (visit, 0)
+        order = self._random(_FORGED, use, identity, cycle).permutation(rows)
         return np.take(order, range(chunk * wanted, (chunk + 1) * wanted), mode="wrap")
 
     def _draw(self, identity: int, step: int) -> npt.NDArray[np.int64]:

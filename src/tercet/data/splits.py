@@ -58,8 +58,8 @@ class Split:
 def split_identities(manifest: Manifest, *, seed: int, validation: float = 0.15, test: float = 0.25) -> Split:
     """Divide the identities into train, validation and test; the result depends on names, counts and seed alone.
 
-    Identities with two or more samples and those with a single one (which can serve as negatives and impostors only)
-    are divided separately, each in the order of sha256(seed, identity), so neither the order of files nor the platform
+    Forgeries go with the identity that they pretend to be, and do not count below. Identities with two or more samples
+    and those with a single one (which can serve as negatives and impostors only) are divided separately, each in the order of sha256(seed, identity), so neither the order of files nor the platform
     nor a library's generator matters. Test gets at least two identities with two or more samples, train at least
     one of those and two in all; validation at least two, but none where fewer than six have two or more samples.
 
@@ -85,7 +85,7 @@ def split_identities(manifest: Manifest, *, seed: int, validation: float = 0.15,
     parts = _given(manifest)
     named = {part for part in _PARTS if parts[part]}
     multiple = _shuffled((name for name in parts["train"] if counts[name] > 1), seed)
-    single = _shuffled((name for name in parts["train"] if counts[name] == 1), seed)
+    single = _shuffled((name for name in parts["train"] if counts[name] <= 1), seed)
     # Shares are of all that is divided, so that a part does not shrink because another was taken first.
     of_multiple, of_single = len(multiple), len(single)
     for part, share in (("test", test), ("validation", validation)):
