@@ -53,8 +53,27 @@ def help_of(*verb: str) -> str:
 
 def command_line() -> str:
     """docs/cli.md: every `--help`."""
-    verbs = ("demo", "train", "evaluate", "calibrate", "embed", "verify", "search", "report")
-    pages = [f"## tercet {verb}\n\n```\n{help_of(verb)}\n```" for verb in verbs]
+    verbs = (
+        "demo",
+        "train",
+        "evaluate",
+        "calibrate",
+        "embed",
+        "verify",
+        "search",
+        "report",
+        "enroll",
+        "identify",
+        "forget",
+        "gallery list",
+        "gallery stats",
+        "gallery duplicates",
+        "gallery export",
+        "gallery import",
+        "gallery purge",
+        "gallery calibrate",
+    )
+    pages = [f"## tercet {verb}\n\n```\n{help_of(*verb.split())}\n```" for verb in verbs]
     head = "# Command line\n\nMade by `make docs` from the commands' own `--help`.\n\n"
     return f"{head}```\n{help_of()}\n```\n\n" + "\n\n".join(pages) + "\n"
 

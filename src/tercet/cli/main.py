@@ -1,7 +1,7 @@
 """The command `tercet`: one parser for all verbs, and the one place where errors become exit codes.
 
     0    done
-    1    a negative answer (verify: no match)
+    1    a negative answer (verify: no match; identify: unknown)
     2    wrong use or bad input: one line on stderr that names the file and the reason
     3    could not decide (verify without a calibrated threshold)
     70   a defect of tercet itself, with its traceback (never 1, which would read as an answer)
@@ -23,7 +23,7 @@ from typing import Annotated
 import typer
 
 from tercet import __version__
-from tercet.cli import demo, evaluate, report, train, use
+from tercet.cli import demo, enroll, evaluate, gallery, margin, report, train, use
 from tercet.cli.output import plain
 from tercet.errors import TercetError
 
@@ -55,6 +55,11 @@ app.command("calibrate")(evaluate.calibrate)
 app.command("embed")(use.embed)
 app.command("verify")(use.verify)
 app.command("search")(use.search)
+app.command("enroll")(enroll.enroll)
+app.command("identify")(enroll.identify)
+app.command("forget")(gallery.forget)
+app.add_typer(gallery.app, name="gallery")
+app.command("margin")(margin.margin)
 app.command("report")(report.report)
 
 

@@ -13,7 +13,7 @@ from tercet.errors import InvalidOption
 
 if TYPE_CHECKING:
     from tercet.data import Manifest, SampleStore
-    from tercet.run import Decision, Model, Vectors
+    from tercet.run import Decision, Hit, Model, Vectors
 
 __all__ = ["LayoutOption", "RunArgument", "embed", "read_store", "search", "verify", "verify_in_words"]
 
@@ -70,18 +70,30 @@ def embed(
 def verify(
     run: RunArgument,
     a: Annotated[Path, typer.Argument(metavar="A", help="A file.", show_default=False)],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another file.", show_default=False)],
+    b: Annotated[
+        Path | None, typer.Argument(metavar="[B]", help="Another file; none with --claim.", show_default=False)
+    ] = None,
+    claim: Annotated[str, typer.Option(metavar="NAME", help="Compare A with this enrolled identity instead.")] = "",
+    gallery: Annotated[
+        str, typer.Option(metavar="URI", help="Where NAME is enrolled.", show_default="gallery.db")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Do two files show the same identity? Exit code 0: match; 1: no match; 3: no threshold to decide by."""
     from tercet.run import load
 
     screen = Screen(as_json=as_json)
-    decision = load(run).verify(a, b)
+    if (b is None) != bool(claim) or (gallery and not claim):
+        raise InvalidOption("verify: give two files, or one file with --claim NAME and --gallery URI")
+    model = load(run)
+    if b is not None:
+        decision, answer = (decided := model.verify(a, b)), decided.to_json()
+    else:
+        decision, answer = _verify_claim(model, gallery or "gallery.db", claim, a)
     screen.say(verify_in_words(decision))
     if decision.decision == "undecided":
         screen.note(f"choose a threshold with: {program()} calibrate {run} DATA --fmr 0.01")
-    screen.emit(decision.to_json())
+    screen.emit(answer)
     raise typer.Exit({"match": 0, "no-match": EXIT_NO_MATCH, "undecided": EXIT_UNDECIDED}[decision.decision])
 
 
@@ -91,8 +103,8 @@ def search(
     gallery: Annotated[
         str,
         typer.Option(
-            metavar="DATA|FILE.npz",
-            help="What to look in: a folder of identities, a manifest CSV, or a file of `tercet embed`.",
+            metavar="URI|DATA|FILE.npz",
+            help="What to look in: a gallery, a folder of identities, a manifest CSV, or a file of `tercet embed`.",
             show_default=False,
         ),
     ],
@@ -101,6 +113,7 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """The files of a gallery that are most like a file, best first; exact."""
+    from tercet.gallery import is_gallery_folder
     from tercet.run import Vectors, load
 
     screen = Screen(as_json=as_json)
@@ -108,12 +121,16 @@ def search(
     place = Path(gallery)
     skipped: list[dict[str, str]] = []
     vectors: Vectors
-    if place.suffix.lower() == ".npz":
-        vectors = Vectors.read(place)
-        vectors.require_model(model.fingerprint, gallery)
+    hits: list[Hit]
+    if "://" in gallery or place.name.partition("#")[0].endswith(".db") or is_gallery_folder(place):
+        hits, size = _search_gallery(model, gallery, file, k)
     else:
-        vectors, skipped = _embed_data(model, place, layout, screen)
-    hits = model.search(file, vectors, k)
+        if place.suffix.lower() == ".npz":
+            vectors = Vectors.read(place)
+            vectors.require_model(model.fingerprint, gallery)
+        else:
+            vectors, skipped = _embed_data(model, place, layout, screen)
+        hits, size = model.search(file, vectors, k), len(vectors)
     probe = file.resolve()
     rows = []
     for rank, hit in enumerate(hits, start=1):
@@ -125,11 +142,33 @@ def search(
         {
             "query": str(file),
             "results": [{"identity": hit.identity, "path": hit.path, "score": hit.score} for hit in hits],
-            "gallery": len(vectors),
+            "gallery": size,
             "model": model.fingerprint,
             "skipped": skipped,
         }
     )
+
+
+def _verify_claim(model: Model, gallery: str, claim: str, file: Path) -> tuple[Decision, dict[str, Any]]:
+    """The decision about a claimed identity, and its JSON."""
+    from tercet.cli.enroll import open_for
+    from tercet.gallery import verify_claim
+
+    probe_D = model.embed([file])[0]
+    with open_for(model, gallery) as opened:
+        found = verify_claim(opened, model.calibration, probe_D, claim)
+    return found.decision, found.to_json()
+
+
+def _search_gallery(model: Model, gallery: str, file: Path, k: int) -> tuple[list[Hit], int]:
+    """The templates of a gallery most like a file, and how many there are."""
+    from tercet.cli.enroll import open_for
+    from tercet.run import Hit
+
+    probe_D = model.embed([file])[0]
+    with open_for(model, gallery) as opened:
+        hits = [Hit(match.identity, match.path, match.score) for match in opened.search(probe_D, k)]
+        return hits, len(opened)
 
 
 def verify_in_words(decision: Decision) -> str:

@@ -7,6 +7,7 @@ from tercet.gallery.audit import Audit
 from tercet.gallery.decide import Claim, Identification, RunnerUp, identify, runner_up_margin, verify_claim
 from tercet.gallery.duplicates import alike
 from tercet.gallery.engine import is_gallery_folder
+from tercet.gallery.enrolment import Doubt, Prepared, prepare
 from tercet.gallery.gallery import Gallery
 from tercet.gallery.opening import open_gallery
 from tercet.gallery.quality import Quality, picture_bytes, quality_of
@@ -17,12 +18,14 @@ from tercet.gallery.transfer import export_gallery, import_gallery, read_export
 __all__ = [
     "Audit",
     "Claim",
+    "Doubt",
     "Enrolled",
     "Entry",
     "Gallery",
     "Identification",
     "Match",
     "Person",
+    "Prepared",
     "Quality",
     "Removed",
     "RunnerUp",
@@ -36,6 +39,7 @@ __all__ = [
     "key_from_environment",
     "open_gallery",
     "picture_bytes",
+    "prepare",
     "quality_of",
     "read_export",
     "runner_up_margin",

@@ -29,7 +29,7 @@ def alike(x_ND: npt.NDArray[np.float32], threshold: float) -> list[list[int]]:
     With single link, A like B and B like C would join A and C that are not alike at all, and in a large gallery nearly
     everybody; here each pair in a group has to be alike. Groups are disjoint, largest first.
 
-    Rows that no chain of like pairs connects cannot share a group, so only the rows of one chain are clustered together.
+    Rows that no chain of like pairs connects cannot share a group, so each chain is clustered by itself.
     Cost: O(N^2 D) time in tiles; memory for the like pairs, and N'^2 for a chain of N' rows.
 
     Raises:

@@ -30,7 +30,7 @@ _DETAIL: Final = 0.25  # sharp pictures have 0.8 and more, blurred by a twelfth 
 @final
 @dataclass(frozen=True)
 class Quality:
-    """What was found: `refuse` names why a picture must not be enrolled, `warn` what may be wrong with it; "" nothing."""
+    """`refuse`: why a picture must not be enrolled; `warn`: what may be wrong with it; "": nothing."""
 
     refuse: str = ""
     warn: str = ""

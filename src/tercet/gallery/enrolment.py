@@ -1,0 +1,140 @@
+"""What is fit to be enrolled: samples with their vectors in, templates out, and what was refused or is doubtful.
+
+N samples, M enrolled templates, D embedding width, T rows of one tile
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.errors import InvalidInput
+from tercet.evaluate import Calibration
+from tercet.gallery.gallery import Gallery
+from tercet.gallery.quality import picture_bytes, quality_of
+from tercet.gallery.templates import Template
+
+__all__ = ["Doubt", "Prepared", "prepare"]
+
+_SAME: Final = 1 - 1e-5  # cosine similarity of one sample with itself, whatever the rounding
+_ONE_BY_ONE: Final = 32  # up to so many samples are searched for; for more the gallery is read once
+_TILE_ROWS: Final = 256
+
+
+@final
+@dataclass(frozen=True)
+class Doubt:
+    """What speaks against a sample, in words."""
+
+    identity: str
+    path: str
+    reason: str
+
+
+@final
+@dataclass(frozen=True)
+class Prepared:
+    """Templates to enroll; samples that are not among them, and why; doubts about those that are."""
+
+    templates: tuple[Template, ...]
+    refused: tuple[Doubt, ...]
+    warnings: tuple[Doubt, ...]
+
+
+def prepare(
+    gallery: Gallery,
+    x_ND: npt.NDArray[np.float32],
+    identities: Sequence[str],
+    contents: Sequence[str],
+    *,
+    paths: Sequence[str] | None = None,
+    picture: Callable[[int], npt.NDArray[np.uint8]] | None = None,
+    calibration: Calibration | None = None,
+    tags: tuple[str, ...] = (),
+    metadata: Mapping[str, Any] | None = None,
+    keep_pictures: bool = False,
+    force: bool = False,
+) -> Prepared:
+    """The templates of samples that are fit to be enrolled.
+
+    Refused, unless forced: a picture on which nothing can be seen (`quality_of`), and a sample that is already enrolled
+    as somebody else, in the gallery or among these. Warned of: a picture that seems blurred, and a sample whose
+    similarity to somebody else's reaches the calibrated threshold, by which the two would be confused.
+
+    Args:
+        gallery: Where they are to go.
+        x_ND: Their vectors.
+        identities: Whose each is.
+        contents: A hash of each sample's bytes.
+        paths: Where each came from; None: not told.
+        picture: Gives the n-th decoded picture, uint8 [C, H, W], where the samples are pictures.
+        calibration: The run's, or None.
+        tags: For all of them.
+        metadata: For all of them.
+        keep_pictures: Whether a small JPEG of each is kept.
+        force: Enroll also what would be refused; the reasons become warnings.
+
+    Raises:
+        InvalidInput: Lengths that differ; a blank name; pictures to keep where there are none.
+    """
+    paths = [""] * len(x_ND) if paths is None else paths
+    if not len(x_ND) == len(identities) == len(contents) == len(paths):
+        raise InvalidInput("identities, contents and paths must have one entry for each vector")
+    if keep_pictures and picture is None:
+        raise InvalidInput("keep_pictures: these samples are not pictures")
+    templates, refused, warnings = [], [], []
+    others = _most_like_of_others(gallery, x_ND, identities)
+    for n, (name, score) in enumerate(others):
+        quality = None if picture is None else quality_of(picture(n))
+        reason = quality.refuse if quality else ""
+        doubt = quality.warn if quality else ""
+        if score >= _SAME:
+            reason = reason or f"the same as a sample of {name}"
+        elif calibration is not None and getattr(calibration, "norm", None) is None and score >= calibration.threshold:
+            doubt = doubt or f"as like a sample of {name} (score {score:.3f}) as samples of one identity are"
+        if reason and not force:
+            refused.append(Doubt(identities[n], paths[n], reason))
+            continue
+        if reason or doubt:
+            warnings.append(Doubt(identities[n], paths[n], reason or doubt))
+        templates.append(
+            Template(
+                identity=identities[n],
+                vector=x_ND[n],
+                content=contents[n],
+                path=paths[n],
+                tags=tags,
+                metadata=metadata or {},
+                picture=picture_bytes(picture(n)) if keep_pictures and picture is not None else b"",
+            )
+        )
+    return Prepared(tuple(templates), tuple(refused), tuple(warnings))
+
+
+def _most_like_of_others(
+    gallery: Gallery, x_ND: npt.NDArray[np.float32], identities: Sequence[str]
+) -> list[tuple[str, float]]:
+    """For each sample the identity other than its own that has the most similar template, and that similarity."""
+    found: list[tuple[str, float]] = []
+    known_MD, known = x_ND, list(identities)
+    if len(x_ND) > _ONE_BY_ONE:
+        entries = [(entry.identity, vector_D) for entry, vector_D, _ in gallery.entries()]
+        known_MD = np.concatenate([x_ND, *(vector_D[None] for _, vector_D in entries)])
+        known += [name for name, _ in entries]
+    label = {name: number for number, name in enumerate(dict.fromkeys(known))}
+    label_M = np.array([label[name] for name in known])
+    for start in range(0, len(x_ND), _TILE_ROWS):
+        score_TM = x_ND[start : start + _TILE_ROWS] @ known_MD.T
+        score_TM[label_M[start : start + len(score_TM), None] == label_M] = -np.inf
+        best_T = score_TM.argmax(axis=1)
+        found += [(known[m], float(score_TM[t, m])) for t, m in enumerate(best_T)]
+    if len(x_ND) <= _ONE_BY_ONE:
+        for n, vector_D in enumerate(x_ND):
+            for match in gallery.candidates(vector_D, 2):
+                if match.identity != identities[n] and match.score > found[n][1]:
+                    found[n] = (match.identity, match.score)
+    return found
