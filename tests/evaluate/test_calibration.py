@@ -168,7 +168,7 @@ def test_intervals_over_people_are_wider_than_over_pairs_and_the_threshold_is_th
 
 
 def test_what_is_foreseen_for_other_people_is_wider_still_and_holds():
-    kept, rounds = 0, 120
+    kept, rounds = 0, 60
     for seed in range(rounds):
         pairs, codes = people(seed=3 * seed)
         found = calibrate(pairs.scores, pairs.genuine, target_fmr=0.05, identities=codes)
@@ -177,7 +177,7 @@ def test_what_is_foreseen_for_other_people_is_wider_still_and_holds():
         assert low <= found.fmr_interval[0] and high >= found.fmr_interval[1]
         kept += low <= (new.scores[~new.genuine] >= found.threshold).mean() <= high
         assert found.foresee_fnmr(theirs[new.genuine])[0] <= found.achieved_fnmr
-    assert 0.91 <= kept / rounds <= 1.0
+    assert 0.9 <= kept / rounds <= 1.0
 
 
 def test_the_map_is_kept_with_its_cost():

@@ -48,6 +48,7 @@ def fit_llr(scores: npt.ArrayLike, genuine: npt.ArrayLike, *, prior: float = 0.5
     carry no evidence (slope <= 0).
     """
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     s, g = checked_scores(scores, genuine)
     if not 0 < prior < 1:
@@ -60,8 +61,9 @@ def fit_llr(scores: npt.ArrayLike, genuine: npt.ArrayLike, *, prior: float = 0.5
     own = int(g.sum())
     weight = np.where(g, prior / own, (1 - prior) / (len(g) - own))
     rarer = min(own, len(g) - own)
-    fit = LogisticRegression(C=float(rarer), tol=1e-10, max_iter=500)
-    fit.fit(((s - centre) / spread)[:, None], g, sample_weight=weight)
+    fit = LogisticRegression(C=float(rarer), tol=1e-10, max_iter=100, solver="newton-cholesky")
+    with threadpool_limits(1):  # two unknowns: threads would only wait for each other
+        fit.fit(((s - centre) / spread)[:, None], g, sample_weight=weight)
     slope = float(fit.coef_[0, 0]) / spread
     if slope <= 0:
         raise InvalidInput("scores: genuine pairs do not score higher than impostor pairs")
