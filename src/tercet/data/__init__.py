@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from tercet.data.audio import AudioFrontEnd
 from tercet.data.front_end import FrontEnd, read_front_end
 from tercet.data.images import ImageFrontEnd
 from tercet.data.layouts import LAYOUTS, read_data
-from tercet.data.manifest import Manifest, Row, Skipped
+from tercet.data.manifest import GENUINE, KINDS, Manifest, Row, Skipped
 from tercet.data.samplers import PKSampler
+from tercet.data.signatures import SignatureFrontEnd
 from tercet.data.splits import Split, split_identities
 from tercet.data.store import SampleStore
 
@@ -14,6 +16,8 @@ __all__ = [
     "Manifest",
     "Row",
     "Skipped",
+    "GENUINE",
+    "KINDS",
     "read_data",
     "LAYOUTS",
     "Split",
@@ -21,6 +25,8 @@ __all__ = [
     "PKSampler",
     "FrontEnd",
     "read_front_end",
+    "AudioFrontEnd",
     "ImageFrontEnd",
+    "SignatureFrontEnd",
     "SampleStore",
 ]

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tercet.data.audio import AudioFrontEnd
 from tercet.data.images import ImageFrontEnd
+from tercet.data.signatures import SignatureFrontEnd
 from tercet.errors import InvalidInput
 
 __all__ = ["FrontEnd", "read_front_end"]
@@ -89,5 +91,9 @@ def read_front_end(value: object) -> FrontEnd:
     match kind:
         case ImageFrontEnd.kind:
             return ImageFrontEnd.from_json(value)
+        case AudioFrontEnd.kind:
+            return AudioFrontEnd.from_json(value)
+        case SignatureFrontEnd.kind:
+            return SignatureFrontEnd.from_json(value)
         case _:
             raise InvalidInput(f"front end: kind {kind!r} is not known; known: {ImageFrontEnd.kind!r}")

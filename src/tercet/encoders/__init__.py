@@ -8,9 +8,18 @@ from typing import Any, Protocol
 from torch import nn
 
 from tercet.encoders.convnet import ConvEncoder, ConvEncoderConfig
+from tercet.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from tercet.errors import InvalidOption
 
-__all__ = ["ConvEncoder", "ConvEncoderConfig", "EncoderConfig", "build_encoder", "read_encoder"]
+__all__ = [
+    "ConvEncoder",
+    "ConvEncoderConfig",
+    "EncoderConfig",
+    "SpeechEncoder",
+    "SpeechEncoderConfig",
+    "build_encoder",
+    "read_encoder",
+]
 
 
 class EncoderConfig(Protocol):
@@ -52,8 +61,10 @@ def read_encoder(config: Mapping[str, Any]) -> EncoderConfig:
     match config.get("kind"):
         case "convnet":
             return ConvEncoderConfig.from_json(config)
+        case "speech":
+            return SpeechEncoderConfig.from_json(config)
         case kind:
-            raise InvalidOption.unknown("encoder", kind, ["convnet"])
+            raise InvalidOption.unknown("encoder", kind, ["convnet", "speech"])
 
 
 def build_encoder(config: Mapping[str, Any]) -> nn.Module:

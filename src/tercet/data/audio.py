@@ -1,0 +1,212 @@
+"""From the bytes of a recording to a few seconds of speech as int16: the same code in training, evaluation and use.
+
+    file -> header checked -> first minute decoded -> one channel -> 16 kHz -> speech found -> pauses cut out
+         -> its first `seconds`, or where there are fewer, the speech repeated until it fills them
+         -> scaled to a fixed peak -> int16 [1, seconds * 16000]
+
+Legend: B batch, N samples of a waveform.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.signal import resample_poly
+
+from tercet.data.containers import complaint, container_of
+from tercet.data.log_mel import RATE, cosine_transform, log_mel
+from tercet.data.voice import speech_of
+from tercet.errors import DataError, InvalidInput, TooLittle
+
+__all__ = ["AudioFrontEnd"]
+
+_RATES: Final = (4_000, 192_000)  # samples a second
+_MOST_CHANNELS: Final = 8
+_MOST_SECONDS: Final = 4 * 3600  # a header that names more is refused
+_LISTEN_SECONDS: Final = 60  # of a recording that is longer only so much is decoded
+_LONGEST: Final = 60.0  # seconds of a sample
+_PEAK: Final = 0.9
+# Of the baseline: cepstral coefficients, of which the first (loudness) is left out, and the length of the lifter, which
+# brings the others to like scales; without it the first few would be all that a cosine sees.
+_COEFFICIENTS, _LIFTER = 30, 22
+
+
+@dataclass(frozen=True)
+class AudioFrontEnd:
+    """Turns a recording into int16 [1, N] of 16 kHz speech, and a batch of those into the network's float32 input.
+
+    The channels are averaged, the rate is changed by a polyphase filter, pauses are cut out (`tercet.data.voice`). Of
+    what is left the first `seconds` are taken; where there is less, it is repeated. The level is scaled away, so that
+    neither a microphone's gain nor a file's number format matters. Of a long recording the first minute is decoded.
+
+    Attributes:
+        seconds: length of a sample; its shape is (1, seconds * 16000).
+        least_speech: seconds; a recording in which less speech is found is refused as `TooLittle`.
+        max_bytes: a larger file is refused before it is read.
+
+    Raises:
+        InvalidInput: for a number out of range.
+    """
+
+    seconds: float = 4.0
+    least_speech: float = 0.2
+    max_bytes: int = 256 * 2**20
+
+    kind: ClassVar[str] = "audio"
+    BASELINE: ClassVar[str] = "mfcc_statistics"
+    dtype: ClassVar[npt.DTypeLike] = np.int16
+    SUFFIXES: ClassVar[frozenset[str]] = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph"})
+
+    def __post_init__(self) -> None:
+        if type(self.max_bytes) is not int or self.max_bytes < 1:
+            raise InvalidInput(f"max_bytes: must be an integer of at least 1, not {self.max_bytes!r}")
+        for name, least in (("seconds", 0.5), ("least_speech", 0.0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _LONGEST:
+                raise InvalidInput(f"{name}: must be a number of seconds from {least} to {_LONGEST:g}, not {value!r}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(1, N) of a sample."""
+        return 1, round(self.seconds * RATE)
+
+    def decode(self, source: Path | bytes) -> npt.NDArray[np.int16]:
+        """The speech in a file, or in the bytes of one, as int16 [1, N].
+
+        Raises:
+            TooLittle: where it holds too little speech.
+            DataError: where it cannot be read, is too large or too long, or is no recording: "path: reason".
+        """
+        if isinstance(source, bytes):
+            return self.decode_bytes(source, "recording")
+        return self.decode_bytes(self.read_bytes(source), str(source))
+
+    def read_bytes(self, path: Path) -> bytes:
+        """The bytes of a regular file of at most `max_bytes`.
+
+        Raises:
+            DataError: where there is no such file, it cannot be read, or it is too large.
+        """
+        try:
+            found = path.stat()
+            if not stat.S_ISREG(found.st_mode):
+                raise DataError(f"{path}: is not a file")
+            if found.st_size > self.max_bytes:
+                raise DataError(f"{path}: is larger than {self.max_bytes} bytes")
+            with path.open("rb") as file:
+                return file.read(found.st_size)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+    def decode_bytes(self, blob: bytes, name: str) -> npt.NDArray[np.int16]:
+        """The speech in `blob` as int16 [1, N]; `name` is what an error calls it.
+
+        Raises:
+            TooLittle: where it holds too little speech.
+            DataError: where the bytes are too many, or are no recording that can be read: "name: reason".
+        """
+        if not blob:
+            raise DataError(f"{name}: the file is empty")
+        if len(blob) > self.max_bytes:
+            raise DataError(f"{name}: is larger than {self.max_bytes} bytes")
+        wave_N, rate = _decoded(blob, name)
+        if rate != RATE:
+            common = math.gcd(rate, RATE)
+            wave_N = resample_poly(wave_N, RATE // common, rate // common).astype(np.float32)
+        found = speech_of(wave_N)
+        if found.seconds < max(self.least_speech, 0.01):
+            raise TooLittle(
+                f"{name}: too little speech: {found.seconds:.1f} s found in {len(wave_N) / RATE:.1f} s"
+                f"{' of steady sound' if found.steady else ''}, {self.least_speech:g} s are needed"
+            )
+        # np.resize repeats what is too short and cuts what is too long.
+        speech_N = np.resize(found.wave_N, self.shape[1])
+        speech_N *= 32767 * _PEAK / np.abs(speech_N).max()
+        return np.rint(speech_N).astype(np.int16)[None]
+
+    def normalise(self, x_B1N: torch.Tensor) -> torch.Tensor:
+        """The network's input: x / 32768, float32 in [-1, 1], on the device of `x_B1N` (int16)."""
+        if x_B1N.dtype != torch.int16 or tuple(x_B1N.shape[1:]) != self.shape:
+            raise InvalidInput(
+                f"x_B1N: must be int16 [B, {', '.join(map(str, self.shape))}], not {x_B1N.dtype} {list(x_B1N.shape)}"
+            )
+        return x_B1N.to(torch.float32).div_(32768)
+
+    def baseline(self, x_B1N: torch.Tensor) -> npt.NDArray[np.float32]:
+        """Unit vectors [B, D] without a network: mean and deviation over time of the liftered cepstrum (MFCC)."""
+        lifter_C = 1 + _LIFTER / 2 * torch.sin(math.pi / _LIFTER * torch.arange(1, _COEFFICIENTS))
+        waves_MC = cosine_transform(80, _COEFFICIENTS)[:, 1:] * lifter_C
+        mfcc_BTC = log_mel(self.normalise(x_B1N)[:, 0]) @ waves_MC
+        vectors_BD = torch.cat([mfcc_BTC.mean(dim=1), mfcc_BTC.std(dim=1)], dim=1)
+        unit_BD: npt.NDArray[np.float32] = torch.nn.functional.normalize(vectors_BD, dim=1).numpy()
+        return unit_BD
+
+    def golden(self) -> npt.NDArray[np.int16]:
+        """Four synthetic voices: chirps with overtones that rise at four speeds, in syllables."""
+        at_N = np.arange(self.shape[1]) / RATE
+        voices = []
+        for voice in range(4):
+            pitch_N = 2 * np.pi * (90 + 40 * voice + (5 + 3 * voice) * at_N) * at_N
+            tones_N = sum(np.sin(overtone * pitch_N) / overtone for overtone in range(1, 12))
+            voices.append(tones_N * (0.6 + 0.4 * np.sin(2 * np.pi * (3 + voice) * at_N)))
+        waves_4N = np.stack(voices)
+        return np.rint(waves_4N / 3 * 32767 * _PEAK).clip(-32768, 32767).astype(np.int16)[:, None]
+
+    def to_json(self) -> dict[str, object]:
+        """The settings as JSON values; `from_json` reads them back."""
+        return {"kind": self.kind, **{field.name: getattr(self, field.name) for field in fields(self)}}
+
+    @classmethod
+    def from_json(cls, value: object) -> AudioFrontEnd:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InvalidInput: where a setting is missing, unknown or out of range, or the kind is another one.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(value, Mapping) or value.keys() != {"kind", *names}:
+            raise InvalidInput(f"front end: must be an object with kind, {', '.join(names)}")
+        if value["kind"] != cls.kind:
+            raise InvalidInput(f"front end: kind must be {cls.kind!r}, not {value['kind']!r}")
+        return cls(**{name: value[name] for name in names})
+
+
+def _decoded(blob: bytes, name: str) -> tuple[npt.NDArray[np.float32], int]:
+    """The first minute as one channel of float32 [N], and its rate."""
+    import soundfile  # type: ignore[import-untyped]
+
+    container = container_of(blob)
+    if container is None:
+        raise DataError(f"{name}: is not a recording that can be read (WAV, FLAC, OGG, MP3, NIST SPHERE)")
+    damage = complaint(container, blob)
+    if damage:
+        raise DataError(f"{name}: {damage}")
+    try:
+        with soundfile.SoundFile(io.BytesIO(blob)) as file:
+            rate, channels, frames = file.samplerate, file.channels, file.frames
+            if not _RATES[0] <= rate <= _RATES[1]:
+                raise DataError(f"{name}: {rate} samples a second are outside {_RATES[0]} to {_RATES[1]}")
+            if channels > _MOST_CHANNELS:
+                raise DataError(f"{name}: {channels} channels are more than the {_MOST_CHANNELS} allowed")
+            if frames > rate * _MOST_SECONDS:
+                raise DataError(f"{name}: {frames / rate / 3600:.1f} hours are more than the 4 allowed")
+            wanted = min(frames, rate * _LISTEN_SECONDS)
+            wave_NC: npt.NDArray[Any] = file.read(wanted, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"{name}: the recording is damaged ({error.error_string.strip().rstrip('.')})") from error
+    if not len(wave_NC):
+        raise DataError(f"{name}: holds no sound at all")
+    if len(wave_NC) < wanted:
+        raise DataError(f"{name}: the recording is cut off: {len(wave_NC)} of {frames} samples are there")
+    if not np.isfinite(wave_NC).all():
+        raise DataError(f"{name}: holds samples that are not numbers (NaN or infinity)")
+    return wave_NC.mean(axis=1, dtype=np.float32), rate
