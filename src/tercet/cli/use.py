@@ -9,7 +9,7 @@ import typer
 
 from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Counting
-from tercet.errors import InvalidOption
+from tercet.errors import InvalidOption, TooLittle
 
 if TYPE_CHECKING:
     from tercet.data import Manifest, SampleStore
@@ -79,19 +79,25 @@ def verify(
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Do two files show the same identity? Exit code 0: match; 1: no match; 3: no threshold to decide by."""
+    """Do two files show the same identity? Exit code 0: match; 1: no match; 3: undecided.
+
+    Undecided are files that hold too little, such as silence, and all where the run has no threshold to decide by.
+    """
     from tercet.run import load
 
     screen = Screen(as_json=as_json)
     if (b is None) != bool(claim) or (gallery and not claim):
         raise InvalidOption("verify: give two files, or one file with --claim NAME and --gallery URI")
     model = load(run)
-    if b is not None:
-        decision, answer = (decided := model.verify(a, b)), decided.to_json()
-    else:
-        decision, answer = _verify_claim(model, gallery or "gallery.db", claim, a)
+    try:
+        if b is not None:
+            decision, answer = (decided := model.verify(a, b)), decided.to_json()
+        else:
+            decision, answer = _verify_claim(model, gallery or "gallery.db", claim, a)
+    except TooLittle as error:
+        decision, answer = (decided := model.undecided(str(error))), decided.to_json()
     screen.say(verify_in_words(decision))
-    if decision.decision == "undecided":
+    if decision.calibration is None:
         screen.note(f"choose a threshold with: {program()} calibrate {run} DATA --fmr 0.01")
     screen.emit(answer)
     raise typer.Exit({"match": 0, "no-match": EXIT_NO_MATCH, "undecided": EXIT_UNDECIDED}[decision.decision])
@@ -173,6 +179,8 @@ def _search_gallery(model: Model, gallery: str, file: Path, k: int) -> tuple[lis
 
 def verify_in_words(decision: Decision) -> str:
     """A decision as one sentence."""
+    if decision.score is None:
+        return f"undecided: {decision.reason}"
     if decision.calibration is None:
         return f"undecided: score {decision.score:.3f}, and this run has no calibrated threshold"
     word = {"match": "match: the same identity", "no-match": "no match: different identities"}[decision.decision]

@@ -52,7 +52,7 @@ _NEEDED: Final = (
     "training",
     "data",
 )
-_PACKAGES: Final = ("torch", "numpy", "pillow", "safetensors", "accelerate")
+_PACKAGES: Final = ("torch", "numpy", "scipy", "pillow", "soundfile", "safetensors", "accelerate")
 
 
 @final

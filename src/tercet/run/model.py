@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from tercet.data import FrontEnd, SampleStore
-from tercet.errors import InvalidInput, RunError
+from tercet.errors import InvalidInput, RunError, TooLittle
 from tercet.evaluate import Calibration, cosine
 from tercet.run.bundle import RunSplit, open_bundle
 from tercet.run.files import read_json, write_json
@@ -32,18 +32,21 @@ class Decision:
     """Whether two samples show the same identity.
 
     Args:
-        decision: "match" or "no-match" by the calibrated threshold; "undecided" where the model has none.
-        score: Cosine similarity, -1 to 1.
+        decision: "match" or "no-match" by the calibrated threshold; "undecided" where the model has none, or where a
+            sample holds too little to decide by.
+        score: Cosine similarity, -1 to 1; None where a sample holds too little.
         threshold: Scores from here on match.
         calibration: How the threshold was chosen, and what it costs.
         model: The model's fingerprint.
+        reason: Why it is undecided; "" where it is not.
     """
 
     decision: Literal["match", "no-match", "undecided"]
-    score: float
+    score: float | None
     threshold: float | None
     calibration: Calibration | None
     model: str
+    reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `tercet verify --json`."""
@@ -54,6 +57,7 @@ class Decision:
             "threshold": self.threshold,
             "calibration": self.calibration and {key: getattr(self.calibration, key) for key in kept},
             "model": self.model,
+            "reason": self.reason or None,
         }
 
 
@@ -116,19 +120,28 @@ class Model:
         return _embed(self.encoder, self.front_end, batches, len(inputs), progress)
 
     def verify(self, a: Path | str, b: Path | str) -> Decision:
-        """Compare two files.
+        """Compare two files; undecided where one holds too little, such as silence.
 
         Raises:
             DataError: A file that cannot be read.
         """
-        vector_a, vector_b = self.embed([a, b])
+        try:
+            vector_a, vector_b = self.embed([a, b])
+        except TooLittle as error:
+            return self.undecided(str(error))
         score = float(cosine([vector_a], [vector_b])[0])
         if self.calibration is None:
-            return Decision("undecided", score, None, None, self.fingerprint)
+            reason = "this run has no calibrated threshold"
+            return Decision("undecided", score, None, None, self.fingerprint, reason)
         threshold = self.calibration.threshold
         return Decision(
             "match" if score >= threshold else "no-match", score, threshold, self.calibration, self.fingerprint
         )
+
+    def undecided(self, reason: str) -> Decision:
+        """The answer where there is nothing to compare."""
+        threshold = None if self.calibration is None else self.calibration.threshold
+        return Decision("undecided", None, threshold, self.calibration, self.fingerprint, reason)
 
     def search(self, probe: Path | str, gallery: Vectors, k: int = 10) -> list[Hit]:
         """The k samples of a gallery that are most like a file, best first; exact.

@@ -138,7 +138,8 @@ def limit_band(spectrum_BK: torch.Tensor, generator: torch.Generator, *, share: 
 def waves(spectrum_BK: torch.Tensor, *, peak: float = 0.9) -> torch.Tensor:
     """The waveforms [B, 1, L] of spectra, each scaled to a peak, as the front end scales them."""
     x_BL = torch.fft.irfft(spectrum_BK)
-    return (x_BL * (peak / x_BL.abs().amax(dim=1, keepdim=True).clamp_min(1e-6)))[:, None]
+    highest_B1 = x_BL.abs().amax(dim=1, keepdim=True).clamp_min(1e-6)
+    return torch.mul(x_BL, peak / highest_B1)[:, None]
 
 
 def _part(x_N: torch.Tensor, start: int, length: int) -> torch.Tensor:
