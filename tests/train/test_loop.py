@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -269,9 +270,40 @@ def test_where_unreadable_pictures_leave_too_little_one_line_says_so(tmp_path):
 
 
 def test_a_training_that_diverges_says_so_and_writes_no_model(people, tmp_path):
-    with pytest.raises(RunError, match=r"diverged at step \d+.*lower learning rate"):
-        train(people, tiny_plan(epochs=50, learning_rate=1e30, warmup=0, mining="all"), tmp_path / "run")
-    assert not (tmp_path / "run" / "run.json").exists()
+    for doctor, message in (
+        (False, r"run: training diverged at step \d+.*lower learning rate"),
+        (True, r"run: training given up at step \d+ after 3 fresh starts: the loss .* lower learning rate"),
+    ):
+        out = tmp_path / str(doctor) / "run"
+        with pytest.raises(RunError, match=message):
+            train(people, tiny_plan(epochs=50, learning_rate=1e30, warmup=0, mining="all", doctor=doctor), out)
+        assert not (out / "run.json").exists()
+
+
+def test_the_doctor_takes_a_training_back_that_goes_wrong_and_keeps_what_it_said(people, tmp_path):
+    """At this rate the weights are soon no numbers any more; at a third of it, or a tenth, they stay some."""
+    told = []
+    plan = tiny_plan(epochs=40, learning_rate=1e30, warmup=0, mining="all")
+    slower = replace(plan, settings=replace(plan.settings, learning_rate=1e-2))
+    with pytest.raises(RunError):
+        train(people, plan, tmp_path / "given up", on_progress=told.append)
+    assert [now.remark for now in told if now.phase == "remark"][1].startswith("went back to the best weights so far")
+    train(people, slower, tmp_path / "run")
+    remarks = json.loads((tmp_path / "run" / "metrics.json").read_text())["remarks"]
+    assert all(remark.keys() == {"step", "kind", "text"} for remark in remarks)
+
+
+def test_mining_auto_hardens_and_is_the_same_after_a_resume(people, tmp_path):
+    plan = tiny_plan(epochs=12, mining="auto", margin=0.02)
+    train(people, plan, tmp_path / "whole")
+    modes = [json.loads(line).get("mining") for line in (tmp_path / "whole" / "history.jsonl").read_text().splitlines()]
+    modes = [mode for mode in modes if mode]
+    assert set(modes) <= {"all", "semihard", "hard"} and modes == sorted(modes, key=["all", "semihard", "hard"].index)
+    train(people, tiny_plan(epochs=6, mining="auto", margin=0.02), tmp_path / "parts")
+    half = json.loads((tmp_path / "parts" / "metrics.json").read_text())["steps"]
+    assert 0 < half < json.loads((tmp_path / "whole" / "metrics.json").read_text())["steps"]
+    place = max((tmp_path / "parts" / "checkpoints").glob("step-*")) / "state.json"
+    assert json.loads(place.read_text())["progress"]["care"]["doctor"]["looks"] == half
 
 
 def test_a_budget_in_minutes_ends_near_its_time(people, tmp_path):

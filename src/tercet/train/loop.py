@@ -2,6 +2,7 @@
 
     read       every picture decoded once into memory; the steps never wait for a file
     step       P x K batch -> augment -> encoder -> triplet loss -> AdamW, its learning rate by the budget spent
+    doctor     each step is looked at before the weights move; on an alarm they go back to the best so far
     validate   `validations` times: EER and MAP@R on held-out identities; the best weights are kept
     save       a checkpoint now and then; at the end, or at Ctrl-C, the best weights as a run
 
@@ -27,13 +28,15 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from tercet.data import Manifest, PKSampler, SampleStore, Skipped, split_identities
+from tercet.data import GENUINE, Manifest, PKSampler, SampleStore, Skipped, split_identities
 from tercet.errors import DataError, InvalidInput, RunError
-from tercet.evaluate import all_pairs, retrieval, verification
+from tercet.evaluate import all_pairs, forgery_pairs, mean_eer, retrieval
 from tercet.functional import batch_statistics
 from tercet.run import RunSplit, save_model
 from tercet.run.model import embed_rows
+from tercet.train.care import Care
 from tercet.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from tercet.train.doctor import Remark
 from tercet.train.folder import fix_split, open_folder
 from tercet.train.interrupt import ctrl_c_waits
 from tercet.train.plan import Plan
@@ -102,6 +105,8 @@ class _Training:
         self.out, self.split, self.tell = out, split, tell
         self.skipped = skipped + store.manifest.skipped
         self.labels_N = store.manifest.labels
+        # To the loss a forgery is nobody's; augmentation and sampler know it by the identity that it pretends to be.
+        self.owners_N = np.where(store.manifest.genuine, self.labels_N, -1)
         self.train_rows = _rows_of(store, split.split.train)
         self.validation_rows = _some_identities(store, split.split.validation, _MOST_VALIDATED)
         try:
@@ -110,6 +115,8 @@ class _Training:
                 identities_per_batch=settings.identities_per_batch,
                 samples_per_identity=settings.samples_per_identity,
                 seed=settings.seed,
+                forged=~store.manifest.genuine[self.train_rows],
+                forgeries_per_identity=settings.forgeries_per_identity,
             )
         except InvalidInput as error:  # unreadable files have left too little
             raise DataError(f"{store.manifest.root}: cannot be trained on ({error})") from error
@@ -118,7 +125,8 @@ class _Training:
         torch.manual_seed(settings.seed)
         self.encoder: nn.Module = plan.encoder.build().to(accelerator.device)
         self.optimizer = torch.optim.AdamW(_decayed(self.encoder, settings.weight_decay), lr=settings.learning_rate)
-        self.progress = Progress()
+        self.progress = Progress(care=Care(settings.mining))
+        self.signs: dict[str, float] = {}
         self.best_weights: dict[str, torch.Tensor] | None = None
         if found := load_checkpoint(out / "checkpoints", self.encoder, self.optimizer):
             self.progress, self.best_weights = found
@@ -162,19 +170,64 @@ class _Training:
         generator = torch.Generator().manual_seed(_seed_of(self.plan.settings.seed, self.progress.step))
         torch.manual_seed(generator.initial_seed())  # for what draws by itself: dropout, mining that samples
         x_B = self.plan.front_end.normalise(self.store.take(rows_B).to(device))
-        labels_B = torch.from_numpy(self.labels_N[rows_B]).to(device)
         with self.accelerator.autocast():
-            embeddings_BD = self.model(self.plan.augment(x_B, labels_B, generator))
+            embeddings_BD = self.model(
+                self.plan.augment(x_B, torch.from_numpy(self.labels_N[rows_B]).to(device), generator)
+            )
+        labels_B = torch.from_numpy(self.owners_N[rows_B]).to(device)
+        care = self.progress.care
+        self.criterion.mining = care.mining_now
         try:
             loss = self.criterion(embeddings_BD, labels_B)
-        except InvalidInput as error:
-            raise self._diverged() from error
+        except InvalidInput as error:  # embeddings that are not finite
+            if not self.plan.settings.doctor:
+                raise self._diverged() from error
+            loss = torch.full((), math.nan, device=device)
+        else:
+            self.accelerator.backward(loss)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.plan.settings, self._spent())
-        self.accelerator.backward(loss)
-        self.stepper.step()
+            group["lr"] = learning_rate(self.plan.settings, self._spent()) * care.rate
+        if not self._alarming(embeddings_BD.detach(), labels_B, loss.detach()):
+            self.stepper.step()
         self.stepper.zero_grad()
         return embeddings_BD.detach(), labels_B, loss.detach()
+
+    def _alarming(self, embeddings_BD: torch.Tensor, labels_B: torch.Tensor, loss: torch.Tensor) -> bool:
+        """Have the doctor look at the step; on an alarm put the weights back: the step is not to be made."""
+        progress, settings = self.progress, self.plan.settings
+        gradients = [parameter.grad for parameter in self.encoder.parameters() if parameter.grad is not None]
+        gradient_norm = float(torch.nn.utils.get_total_norm(gradients))
+        vitals, verdict = progress.care.look(
+            progress.step,
+            embeddings_BD,
+            labels_B,
+            loss=loss,
+            margin=None if isinstance(settings.margin, str) else settings.margin,
+            distance=settings.distance,
+            gradient_norm=gradient_norm,
+        )
+        signs = {"spread": vitals.spread, "rank": vitals.rank, "gradient_norm": gradient_norm}
+        self.signs = {name: value for name, value in signs.items() if math.isfinite(value)}
+        if not settings.doctor:
+            return False
+        for remark in verdict.remarks:
+            self._remark(remark)
+        if verdict.alarm is None:
+            return False
+        try:
+            self._remark(progress.care.alarm(progress.step, verdict.alarm))
+        except RunError as error:
+            raise RunError(f"{self.out}: {error}") from error
+        torch.manual_seed(settings.seed)
+        self.encoder.load_state_dict(self.best_weights or self.plan.encoder.build().state_dict())
+        self.optimizer.state.clear()
+        return True
+
+    def _remark(self, remark: Remark) -> None:
+        """Tell and note what the doctor has to say."""
+        at = self._told("remark", remark=remark.text)
+        self.tell(at)
+        self.history.add(at, kind=remark.kind)
 
     def _look(self, embeddings_BD: torch.Tensor, labels_B: torch.Tensor, loss: torch.Tensor, speed: float) -> None:
         """Tell and note how the batch was."""
@@ -189,7 +242,9 @@ class _Training:
             images_per_second=speed,
         )
         self.tell(at)
-        self.history.add(at, learning_rate=self.optimizer.param_groups[0]["lr"])
+        care = self.progress.care
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.history.add(at, learning_rate=rate, mining=care.mining_now, **self.signs)
 
     def _validate(self) -> None:
         """Score the held-out identities, and keep the weights if they are the best so far."""
@@ -198,10 +253,13 @@ class _Training:
             return
         self._require_finite()
         x_ND = embed_rows(self.encoder, self.store, self.validation_rows)
-        labels_N = self.labels_N[self.validation_rows]
-        pairs = all_pairs(x_ND, labels_N, max_pairs=_MOST_PAIRS)
-        eer = verification(pairs.scores, pairs.genuine).eer
-        map_at_r = retrieval(x_ND, labels_N).map_at_r
+        labels_N, kinds_N = self.labels_N[self.validation_rows], self.store.manifest.kinds[self.validation_rows]
+        genuine_N = kinds_N == GENUINE
+        pairs = all_pairs(x_ND[genuine_N], labels_N[genuine_N], max_pairs=_MOST_PAIRS)
+        # Where there are forgeries, the mean over the kinds of impostor: of the many random ones alone, which are
+        # easy, the best weights need not be the best against skilled ones.
+        eer = mean_eer(pairs, forgery_pairs(x_ND, labels_N, kinds_N, max_pairs=_MOST_PAIRS))
+        map_at_r = retrieval(x_ND[genuine_N], labels_N[genuine_N]).map_at_r
         if progress.best_eer is None or (eer, -map_at_r) < (progress.best_eer, -(progress.best_map_at_r or 0.0)):
             progress.best_eer, progress.best_map_at_r, progress.best_step = eer, map_at_r, progress.step
             self.best_weights = {name: tensor.clone() for name, tensor in self.encoder.state_dict().items()}
@@ -235,6 +293,7 @@ class _Training:
                     "map_at_r": progress.best_map_at_r,
                     "step": progress.best_step,
                 },
+                "remarks": [remark.to_json() for remark in progress.care.doctor.remarks],
             },
         )
         self.tell(self._told("done"))
@@ -292,7 +351,8 @@ def _some_identities(store: SampleStore, identities: tuple[str, ...], most: int)
     if len(rows_N) > most:
         count = max(2, len(identities) * most // len(rows_N))
         rows_N = _rows_of(store, tuple(identities[i * len(identities) // count] for i in range(count)))
-    samples_I = np.unique(store.manifest.labels[rows_N], return_counts=True)[1]
+    genuine = rows_N[store.manifest.genuine[rows_N]]
+    samples_I = np.unique(store.manifest.labels[genuine], return_counts=True)[1]
     both_kinds = len(samples_I) > 1 and samples_I.max() > 1  # of pairs, without which nothing can be scored
     return rows_N if both_kinds else rows_N[:0]
 

@@ -12,7 +12,9 @@ import torch
 from tercet.data import FrontEnd
 from tercet.encoders import EncoderConfig
 from tercet.errors import InvalidInput, InvalidOption
+from tercet.functional.options import MINING, check_choice
 from tercet.losses import TripletLoss
+from tercet.train.care import AUTO_MINING, Care
 
 __all__ = ["Augment", "Plan", "Settings"]
 
@@ -29,9 +31,10 @@ class Settings:
         seed: Every random draw follows from it: split, initial weights, batches, augmentation.
         identities_per_batch: P identities in a batch ...
         samples_per_identity: ... with K samples each.
+        forgeries_per_identity: ... and with so many forgeries of each besides, where there are any.
         margin: Of the triplet loss; a number, or "soft".
         distance: Of the triplet loss.
-        mining: Which triplets of a batch count.
+        mining: Which triplets of a batch count; "auto" hardens from all to semi-hard to hard as fewer are active.
         reduction: How their losses become one number.
         learning_rate: Peak of the schedule.
         weight_decay: Decoupled, as in AdamW.
@@ -41,6 +44,7 @@ class Settings:
         validations: How often the held-out identities are scored; the best weights are kept.
         checkpoint_seconds: Time between two checkpoints.
         precision: "float32", or "bfloat16" (mixed precision).
+        doctor: Whether a training that collapses or diverges goes back to good weights, and says why.
 
     Raises:
         InvalidInput: A number out of range, or not exactly one budget.
@@ -50,6 +54,7 @@ class Settings:
     seed: int = 0
     identities_per_batch: int = 16
     samples_per_identity: int = 4
+    forgeries_per_identity: int = 2
     margin: float | Literal["soft"] = 0.2
     distance: str = "squared"
     mining: str = "semihard"
@@ -62,11 +67,13 @@ class Settings:
     validations: int = 12
     checkpoint_seconds: float = 30.0
     precision: str = "float32"
+    doctor: bool = True
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.epochs is None):
             raise InvalidInput("minutes, epochs: give one of them")
-        for name, least in (("identities_per_batch", 2), ("samples_per_identity", 2), ("validations", 1), ("seed", 0)):
+        leasts = {"identities_per_batch": 2, "samples_per_identity": 2, "forgeries_per_identity": 0}
+        for name, least in (leasts | {"validations": 1, "seed": 0}).items():
             value = getattr(self, name)
             if type(value) is not int or not least <= value < 2**63:
                 raise InvalidInput(f"{name}={value!r} must be a whole number of {least} or more, below 2^63")
@@ -84,11 +91,14 @@ class Settings:
             raise InvalidInput(f"warmup={self.warmup!r} must be a share, from 0 to below 1")
         if self.precision not in ("float32", "bfloat16"):
             raise InvalidOption.unknown("precision", self.precision, ["float32", "bfloat16"])
+        if type(self.doctor) is not bool:
+            raise InvalidInput(f"doctor={self.doctor!r} must be true or false")
+        check_choice("mining", self.mining, (AUTO_MINING, *MINING))
         self.criterion()
 
     def criterion(self) -> TripletLoss:
-        """The loss that these settings name."""
-        return TripletLoss(self.margin, self.distance, self.mining, self.reduction)
+        """The loss that these settings name; with mining "auto" as it begins."""
+        return TripletLoss(self.margin, self.distance, Care(self.mining).mining_now, self.reduction)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
