@@ -5,8 +5,8 @@
     divided by the paper        its brightness estimated block by block: tint, vignette and soft shadows cancel
     Otsu's threshold            ink or paper, nothing between: how dark or what colour the pen is has no part
     specks dropped              pieces of ink far smaller than the rest
-    placed and scaled           centre of mass in the middle of the frame, at its own proportions, as large as fits: what
-                                is oversized is scaled down, and nothing is ever cut off
+    placed and scaled           centre of mass in the middle of the frame, at its own proportions, as large as fits:
+                                what is oversized is scaled down, and nothing is ever cut off
     ink bright on black         the grey of a pixel is the share of it that is ink
 
 A sample says nothing of absolute size, of colour and of darkness: in published data these tell the scanner or the pen
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from scipy import ndimage
 
 from tercet.data.hog import oriented_gradients
 from tercet.data.images import ImageFrontEnd
-from tercet.errors import DataError, InvalidInput, TooLittle
+from tercet.errors import InvalidInput, TooLittle
 
 __all__ = ["SignatureFrontEnd"]
 
@@ -211,7 +211,8 @@ def _paper(x_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     level = ndimage.gaussian_filter(level, 1.0, mode="nearest")
     at = [(np.arange(side) + 0.5) / block - 0.5 for side in (height, width)]
     paper_HW = ndimage.map_coordinates(level, np.meshgrid(*at, indexing="ij"), order=1, mode="nearest")
-    return np.maximum(paper_HW, 1).astype(np.float32)
+    at_least_one: npt.NDArray[np.float32] = np.maximum(paper_HW, 1).astype(np.float32)
+    return at_least_one
 
 
 def _otsu(level_HW: npt.NDArray[np.float32]) -> float:

@@ -59,8 +59,9 @@ def split_identities(manifest: Manifest, *, seed: int, validation: float = 0.15,
     """Divide the identities into train, validation and test; the result depends on names, counts and seed alone.
 
     Forgeries go with the identity that they pretend to be, and do not count below. Identities with two or more samples
-    and those with a single one (which can serve as negatives and impostors only) are divided separately, each in the order of sha256(seed, identity), so neither the order of files nor the platform
-    nor a library's generator matters. Test gets at least two identities with two or more samples, train at least
+    and those with a single one (which can serve as negatives and impostors only) are divided separately, each in the
+    order of sha256(seed, identity), so neither the order of files nor the platform nor a library's generator matters.
+    Test gets at least two identities with two or more samples, train at least
     one of those and two in all; validation at least two, but none where fewer than six have two or more samples.
 
     If any row has a `split`, the column is followed: an identity without one is train, and a part that the column does

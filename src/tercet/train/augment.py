@@ -1,8 +1,8 @@
 """Random changes to a batch of training pictures.
 
-Small ones, each picture in its own way, leave it the identity it is: `affine`, `light`, `tint`, `erase`. Large ones,
-all pictures of an identity in the same way, make another identity of it: `skew_identities`. A face of other proportions
-is another face; so a few identities in training become many, and the network cannot learn those few by heart (after Liu
+Small ones, each picture in its own way, leave it the identity it is: `affine`, `light`, `tint`, `erase`, `stroke`.
+Large ones, all pictures of an identity in the same way, make another identity of it: `skew_identities`. A face of other
+proportions is another face; so a few identities in training become many, and the network cannot learn those few by heart (after Liu
 et al., Task Augmentation by Rotating for Meta-Learning, arXiv 2003.00804).
 
 They work on whole batches in torch, at a small share of the cost of a training step. All numbers are drawn from the
@@ -18,7 +18,7 @@ import math
 import numpy as np
 import torch
 
-__all__ = ["affine", "erase", "light", "skew_identities", "tint"]
+__all__ = ["affine", "erase", "light", "skew_identities", "stroke", "tint"]
 
 
 def affine(
@@ -125,6 +125,24 @@ def erase(x_BCHW: torch.Tensor, generator: torch.Generator, *, side: float, shar
     covered_B1HW = (inside(height)[:, :, None] & inside(width)[:, None, :] & on_B[:, None, None])[:, None]
     mean_BC11 = x_BCHW.mean(dim=(2, 3), keepdim=True)
     return torch.where(covered_B1HW.to(x_BCHW.device), mean_BC11, x_BCHW)
+
+
+def stroke(x_BCHW: torch.Tensor, generator: torch.Generator, *, thinner: float, thicker: float) -> torch.Tensor:
+    """Draw bright strokes on black with a finer or a broader pen.
+
+    Each picture goes a share of the way to its erosion or its dilation by 3 x 3 pixels (the least and the greatest of a
+    pixel and those around it), drawn evenly from `thinner` towards the one to `thicker` towards the other.
+
+    Args:
+        x_BCHW: Pictures.
+        generator: Source of the draws.
+        thinner: Largest share of the way to the erosion, 0 to 1; a line of one pixel is gone at 1.
+        thicker: Largest share of the way to the dilation, 0 to 1.
+    """
+    share_B111 = _between(-thinner, thicker, len(x_BCHW), generator).view(-1, 1, 1, 1).to(x_BCHW)
+    eroded = -torch.nn.functional.max_pool2d(-x_BCHW, 3, stride=1, padding=1)
+    dilated = torch.nn.functional.max_pool2d(x_BCHW, 3, stride=1, padding=1)
+    return torch.lerp(x_BCHW, torch.where(share_B111 < 0, eroded, dilated), share_B111.abs())
 
 
 def skew_identities(

@@ -1,0 +1,284 @@
+"""The layouts in which collections of signatures are published, as `Manifest`s: found by names, no file is opened.
+
+    folders per writer      <writer>/genuine|real|org/*, <writer>/forged|forge|forg|forgery/*
+    SigComp                 001/001_05.png genuine; 001_forg/0119001_02.png: forger 0119, target 001 (Kaggle's copy)
+    CEDAR                   full_org/original_7_3.png, full_forg/forgeries_7_3.png; or both in a folder per writer
+    GPDS                    c-007-03.jpg genuine, cf-007-03.jpg forged, in a folder per writer or in any other
+    MCYT-75                 0007/0007v03.bmp genuine, 0007f03.bmp forged (an f in place of the v)
+    BHSig260                Bengali/007/B-S-007-G-03.tif genuine, B-S-007-F-03.tif forged; so too Hindi
+    HanSig                  original_12_3_4.jpg, forgery_12_3_4.jpg: writer 12, name 3, number 4; the identity is both
+
+All forgeries of these are skilled. Numbers of writers are compared as numbers, since their width varies. A file whose
+name does not fit is noted in `skipped`; one that says it is a forgery of another writer than its folder's is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tercet.data.images import ImageFrontEnd
+from tercet.data.manifest import GENUINE, Manifest, Row, Skipped
+from tercet.errors import DataError
+
+__all__ = [
+    "read_cedar",
+    "read_genuine_and_forged",
+    "read_gpds",
+    "read_hansig",
+    "read_mcyt",
+    "read_bhsig",
+    "read_sigcomp",
+    "recognise_bhsig",
+    "recognise_cedar",
+    "recognise_genuine_and_forged",
+    "recognise_gpds",
+    "recognise_hansig",
+    "recognise_mcyt",
+    "recognise_sigcomp",
+]
+
+_SKILLED = "skilled"
+_PICTURES = ImageFrontEnd.SUFFIXES
+_GENUINE_FOLDERS = frozenset({"genuine", "real", "org", "original", "originals"})
+_FORGED_FOLDERS = frozenset({"forged", "forge", "forg", "forgery", "forgeries", "fake"})
+
+_SIGCOMP_GENUINE = re.compile(r"(\d{3})_(\d+)$")
+_SIGCOMP_FORGED = re.compile(r"(\d{4})(\d{3})_(\d+)$")
+_CEDAR = re.compile(r"(original|forgeries)_(\d+)_(\d+)$", re.IGNORECASE)
+_GPDS = re.compile(r"(c|cf)-(\d+)-(\d+)$", re.IGNORECASE)
+_MCYT = re.compile(r"(\d{4})([vf])(\d+)$", re.IGNORECASE)
+_BHSIG = re.compile(r"([BH])-S-(\d+)-([GF])-(\d+)$", re.IGNORECASE)
+_HANSIG = re.compile(r"(original|forgery)_(\d+)_(\d+)_(\d+)$", re.IGNORECASE)
+
+Reading = Callable[[Path], "tuple[str, str] | None"]
+"""A file's (identity, kind) by its name and folders; None where they do not fit; DataError where they contradict."""
+
+
+def recognise_genuine_and_forged(path: Path) -> bool:
+    """Whether some folder of `path` holds a folder of forgeries beside one of genuine signatures."""
+    return any(
+        {name.lower() for name in _folders(writer)} & _FORGED_FOLDERS
+        and {name.lower() for name in _folders(writer)} & _GENUINE_FOLDERS
+        for writer in _some_folders(path)
+    )
+
+
+def read_genuine_and_forged(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """A folder per writer, with a folder of genuine signatures and one of skilled forgeries in it.
+
+    Where a forgery has a name of SigComp (`0119001_02`: forger, target, number), the target must be the folder's.
+
+    Raises:
+        DataError: where there is no such folder, or a forgery's name says that it is another writer's.
+    """
+
+    def reading(file: Path) -> tuple[str, str] | None:
+        parts = file.parts
+        if len(parts) < 3:
+            return None
+        writer, inner = parts[0], parts[1].lower()
+        if inner in _GENUINE_FOLDERS:
+            return writer, GENUINE
+        if inner not in _FORGED_FOLDERS:
+            return None
+        found = _SIGCOMP_FORGED.match(file.stem)
+        if found and writer.isdigit() and int(found[2]) != int(writer):
+            raise DataError(f"{path / file}: by its name a forgery of writer {found[2]}, in the folder of {writer}")
+        return writer, _SKILLED
+
+    return _read(path, suffixes, reading, "a folder of writers with genuine and forged in each")
+
+
+def recognise_sigcomp(path: Path) -> bool:
+    """Whether a folder such as `001_forg` stands beside its `001`."""
+    names = set(_folders(path))
+    return any(name.lower().endswith("_forg") and name[:-5] in names for name in names)
+
+
+def read_sigcomp(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """SigComp 2009 and 2011 as Kaggle has them: `001/001_05.png`, `001_forg/0119001_02.png`.
+
+    The target of a forgery is the last three of the seven digits of its name, and must be the folder's.
+
+    Raises:
+        DataError: where there is no such folder, or a name says that it is another writer's.
+    """
+
+    def reading(file: Path) -> tuple[str, str] | None:
+        folder = file.parts[-2] if len(file.parts) > 1 else ""
+        forged = folder.lower().endswith("_forg")
+        writer = folder[:-5] if forged else folder
+        found = (_SIGCOMP_FORGED if forged else _SIGCOMP_GENUINE).match(file.stem)
+        if not found or not writer.isdigit():
+            return None
+        target = found[2] if forged else found[1]
+        if int(target) != int(writer):
+            raise DataError(f"{path / file}: by its name of writer {target}, in the folder {folder}")
+        return writer, _SKILLED if forged else GENUINE
+
+    return _read(path, suffixes, reading, "SigComp's folders 001 and 001_forg")
+
+
+def recognise_cedar(path: Path) -> bool:
+    """Whether there is `full_org` beside `full_forg`, or files by the names of CEDAR's are found."""
+    return {"full_org", "full_forg"} <= set(_folders(path)) or _shows(path, _CEDAR)
+
+
+def read_cedar(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """CEDAR: `full_org/original_7_3.png`, `full_forg/forgeries_7_3.png`, or both in a folder per writer.
+
+    The genuine scans have a tint that the forged ones lack, which the front end takes away.
+
+    Raises:
+        DataError: where there is no such file.
+    """
+    return _read(path, suffixes, _by_name(_CEDAR, 2, 1, "original"), "CEDAR's full_org and full_forg")
+
+
+def recognise_gpds(path: Path) -> bool:
+    """Whether files by the names of GPDS are found."""
+    return _shows(path, _GPDS)
+
+
+def read_gpds(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """GPDS-960, GPDS-300 and GPDSsynthetic: `007/c-007-03.jpg` genuine, `007/cf-007-03.jpg` forged.
+
+    Raises:
+        DataError: where there is no such file.
+    """
+    return _read(path, suffixes, _by_name(_GPDS, 2, 1, "c"), "GPDS' c-007-03 and cf-007-03")
+
+
+def recognise_mcyt(path: Path) -> bool:
+    """Whether files by the names of MCYT-75 are found."""
+    return _shows(path, _MCYT)
+
+
+def read_mcyt(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """MCYT-75: `0007/0007v03.bmp` genuine, `0007/0007f03.bmp` forged.
+
+    Raises:
+        DataError: where there is no such file.
+    """
+    return _read(path, suffixes, _by_name(_MCYT, 1, 2, "v"), "MCYT-75's 0007v03 and 0007f03")
+
+
+def recognise_bhsig(path: Path) -> bool:
+    """Whether files by the names of BHSig260 are found."""
+    return _shows(path, _BHSIG)
+
+
+def read_bhsig(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """BHSig260: `Bengali/007/B-S-007-G-03.tif`, `Hindi/007/H-S-007-F-03.tif`; the script is part of the identity.
+
+    Raises:
+        DataError: where there is no such file.
+    """
+
+    def reading(file: Path) -> tuple[str, str] | None:
+        found = _BHSIG.match(file.stem)
+        if not found:
+            return None
+        script = found[1].upper()
+        return f"{script}-{int(found[2]):03d}", GENUINE if found[3].upper() == "G" else _SKILLED
+
+    return _read(path, suffixes, reading, "BHSig260's B-S-007-G-03")
+
+
+def recognise_hansig(path: Path) -> bool:
+    """Whether files by the names of HanSig are found."""
+    return _shows(path, _HANSIG)
+
+
+def read_hansig(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """HanSig: `original_12_3_4.jpg` and `forgery_12_3_4.jpg`, writer 12 writing the third of the names, fourth time.
+
+    One writer writes twenty names, which are twenty signatures: the identity is writer and name.
+
+    Raises:
+        DataError: where there is no such file.
+    """
+
+    def reading(file: Path) -> tuple[str, str] | None:
+        found = _HANSIG.match(file.stem)
+        if not found:
+            return None
+        return f"{int(found[2])}-{int(found[3])}", GENUINE if found[1].lower() == "original" else _SKILLED
+
+    return _read(path, suffixes, reading, "HanSig's original_12_3_4")
+
+
+def _by_name(pattern: re.Pattern[str], writer: int, kind: int, genuine: str) -> Reading:
+    """The reading of a layout whose file names say it all: which groups are the writer's number and the kind."""
+
+    def reading(file: Path) -> tuple[str, str] | None:
+        found = pattern.match(file.stem)
+        if not found:
+            return None
+        return f"{int(found[writer]):03d}", GENUINE if found[kind].lower() == genuine else _SKILLED
+
+    return reading
+
+
+def _read(path: Path, suffixes: frozenset[str], reading: Reading, wanted: str) -> Manifest:
+    if not path.is_dir():
+        raise DataError(f"{path}: is not a folder")
+    root = path.resolve()
+    rows: list[Row] = []
+    skipped: list[Skipped] = []
+    for file in _files(root):
+        below = file.relative_to(root)
+        shown = below.as_posix().encode(errors="backslashreplace").decode()
+        if shown != below.as_posix():
+            skipped.append(Skipped(shown, "the name is not UTF-8"))
+        elif file.suffix.lower() not in suffixes:
+            if len(below.parts) > 1:
+                skipped.append(Skipped(shown, f"suffix {file.suffix!r} is not one of {' '.join(sorted(suffixes))}"))
+        elif (found := reading(below)) is None:
+            skipped.append(Skipped(shown, f"the name does not fit {wanted}"))
+        else:
+            rows.append(Row(file, unicodedata.normalize("NFC", found[0]), kind=found[1]))
+    if not any(row.kind == GENUINE for row in rows):
+        raise DataError(f"{path}: no genuine signature in the layout of {wanted}")
+    return Manifest(root, tuple(rows), tuple(skipped))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Every visible file below, in an order of its own and not the file system's; no link to a folder is followed."""
+    for place, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield Path(place, name)
+
+
+def _folders(path: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _some_folders(path: Path, most: int = 20) -> list[Path]:
+    return [path / name for name in _folders(path)[:most]]
+
+
+def _shows(path: Path, pattern: re.Pattern[str]) -> bool:
+    """Whether the first files of some folders, down to two levels, have such names and no others."""
+    places = [path, *_some_folders(path)]
+    places += [inner for place in places[1:4] for inner in _some_folders(place, 4)]
+    seen = 0
+    for place in places:
+        try:
+            pictures = [entry for entry in sorted(place.iterdir())[:200] if entry.suffix.lower() in _PICTURES]
+        except OSError:
+            continue
+        fitting = sum(pattern.match(entry.stem) is not None for entry in pictures)
+        if 2 * fitting < len(pictures):
+            return False
+        seen += fitting
+    return seen > 0

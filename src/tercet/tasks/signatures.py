@@ -1,0 +1,79 @@
+"""Signatures on paper, genuine and forged: offline verification, writer-independent."""
+
+from __future__ import annotations
+
+import torch
+
+from tercet.data import SignatureFrontEnd
+from tercet.data import signature_layouts as published
+from tercet.encoders import ConvEncoderConfig
+from tercet.tasks.task import Layout, Task
+from tercet.train.augment import affine, skew_identities, stroke
+from tercet.train.plan import Settings
+
+__all__ = ["TASK"]
+
+
+def augment(x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Make other writers of the few there are, by slant and proportions; then turn, scale, move and ink each a little.
+
+    A forgery is slanted as its target is, so that it stays as hard to tell. Nothing is ever mirrored: the mirror image
+    of a signature is not genuine.
+    """
+    x_BCHW = skew_identities(x_BCHW, labels_B, generator, share=0.8, strength=0.15)
+    x_BCHW = affine(x_BCHW, generator, shift=0.04, zoom=(0.9, 1.1), stretch=0.1, degrees=10)
+    return stroke(x_BCHW, generator, thinner=0.3, thicker=0.6)
+
+
+TASK = Task(
+    name="signatures",
+    summary="handwritten signatures on paper, with forgeries where there are any: one picture a file",
+    front_end=SignatureFrontEnd(64, 128),
+    encoder=ConvEncoderConfig(1, 64, 128, pool="flatten"),
+    augment=augment,
+    settings=Settings(minutes=5.0, identities_per_batch=16, samples_per_identity=4, forgeries_per_identity=2),
+    layouts=(
+        Layout(
+            "genuine-forged",
+            "a folder per writer, in it genuine/ and forged/ (SigComp, and many others)",
+            published.recognise_genuine_and_forged,
+            published.read_genuine_and_forged,
+        ),
+        Layout(
+            "sigcomp",
+            "SigComp as Kaggle has it: 001/ and 001_forg/, the forger's number before the writer's",
+            published.recognise_sigcomp,
+            published.read_sigcomp,
+        ),
+        Layout(
+            "cedar",
+            "CEDAR: full_org/original_7_3.png and full_forg/forgeries_7_3.png",
+            published.recognise_cedar,
+            published.read_cedar,
+        ),
+        Layout(
+            "gpds",
+            "GPDS: 007/c-007-03.jpg and 007/cf-007-03.jpg",
+            published.recognise_gpds,
+            published.read_gpds,
+        ),
+        Layout(
+            "mcyt",
+            "MCYT-75: 0007/0007v03.bmp and 0007/0007f03.bmp",
+            published.recognise_mcyt,
+            published.read_mcyt,
+        ),
+        Layout(
+            "bhsig260",
+            "BHSig260: Bengali/007/B-S-007-G-03.tif and B-S-007-F-03.tif, Hindi likewise",
+            published.recognise_bhsig,
+            published.read_bhsig,
+        ),
+        Layout(
+            "hansig",
+            "HanSig: original_12_3_4.jpg and forgery_12_3_4.jpg; the identity is writer and name",
+            published.recognise_hansig,
+            published.read_hansig,
+        ),
+    ),
+)
