@@ -45,7 +45,7 @@ def test_json_has_the_keys_of_the_contract(
 
 def test_text_shows_the_table_and_what_was_left_out(run, trained: Path, digits: Path) -> None:
     ended = run("evaluate", trained, digits)
-    assert "scored 75 pictures of 3 identities" in ended.out
+    assert "scored 75 samples of 3 identities" in ended.out
     assert "left out 7 identities" in ended.out
     rows = [line for line in ended.out.splitlines() if line.startswith(("untrained", "raw pixels", "trained"))]
     assert len(rows) == 3
@@ -76,7 +76,7 @@ def test_calibrate_chooses_on_the_validation_digits_and_verify_uses_it(
     decided = run("verify", copy, a, b, "--json")
     assert decided.code in (0, 1)
     assert decided.json["calibration"]["id"] == found["id"]
-    assert "Two pictures count as one identity from a score of" in run("calibrate", copy, digits, "--fmr", "0.1").out
+    assert "Two samples count as one identity from a score of" in run("calibrate", copy, digits, "--fmr", "0.1").out
 
 
 def test_calibrate_says_when_it_has_to_use_the_test_identities(

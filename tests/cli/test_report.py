@@ -34,13 +34,13 @@ def test_report_of_the_runs_own_data(run, own: Path, digits: Path) -> None:
     text = (own / "report.html").read_text("utf-8")
     assert text.count('<article class="query"') == 8
     assert text.count("<svg") == 7  # scores, ROC, DET; loss, active triplets, distances, validation EER
-    assert "125 pictures of 5 identities" in text
-    assert "3 other identities with 75 pictures" in text
+    assert "125 samples of 5 identities" in text
+    assert "3 other identities with 75 samples" in text
     assert "No threshold has been chosen" in text
     assert f"tercet train {digits}/digits.csv --task digits" in text
     assert re.search(r"torch \d+\.\d+", text)
     assert "<dd>0 for the training" in text
-    seen = set(re.findall(r'alt="(?:query|first|second) picture, identity (\d)"', text))
+    seen = set(re.findall(r'alt="(?:query|first sample|second sample), identity (\d)"', text))
     assert seen == {"7", "8", "9"}
 
 

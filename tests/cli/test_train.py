@@ -34,7 +34,7 @@ def test_training_writes_a_run_and_prints_the_test_as_one_json_object(run, digit
     noted = json.loads((out / "command.json").read_text())
     assert noted["command"].startswith(f"tercet train {digits}/digits.csv --task digits --epochs 1")
     assert noted["data"] == str(digits / "digits.csv")
-    assert "training on 125 pictures of 5 identities" in ended.err
+    assert "training on 125 samples of 5 identities" in ended.err
     assert "loss" in ended.err and "d+" in ended.err and "images/s" in ended.err
 
     again = run(*args)

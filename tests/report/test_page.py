@@ -98,7 +98,7 @@ def test_every_picture_and_diagram_has_a_name_for_those_who_do_not_see_it(page: 
     alts = [image["alt"] for image in outline.all("img")]
     assert len(alts) == 7
     assert all(alts)
-    assert "query picture, identity id 0" in alts
+    assert "query, identity id 0" in alts
     assert "result 1, identity id 1, right" in alts
     assert "result 2, identity id 2, wrong" in alts
     assert [svg["aria-label"] for svg in outline.all("svg")] == ["scores", "roc", "training"]

@@ -23,7 +23,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @final
 class Counting:
-    """Counts files as they are read: `with Counting(console, "reading pictures") as progress: read(progress=progress)`.
+    """Counts files as they are read: `with Counting(console, "reading samples") as progress: read(progress=progress)`.
 
     A terminal shows no bar for fewer than `least` items, which are done before it is of use.
     """
@@ -117,7 +117,7 @@ def scoring(console: Console) -> Iterator[Callable[[str], None]]:
         yield lambda phase: status.update(f"scoring: {phase.replace('_', ' ')}")
 
 
-_PHASES = {"read": "reading pictures", "train": "training", "validate": "validating", "done": "trained"}
+_PHASES = {"read": "reading samples", "train": "training", "validate": "validating", "done": "trained"}
 
 
 def _in_figures(now: TrainingProgress) -> str:

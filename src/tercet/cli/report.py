@@ -32,7 +32,7 @@ def report(
 ) -> None:
     """Write a page with figures, baselines, real search results, the hardest pairs, training curves and provenance.
 
-    The page holds pictures from DATA: treat it as you treat the data.
+    The page holds samples from DATA: treat it as you treat the data.
     """
     screen = Screen(as_json=as_json)
     page = make_report(run, data, out or run / PAGE, layout, screen)

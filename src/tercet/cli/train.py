@@ -1,4 +1,4 @@
-"""`train`: from a folder of labelled pictures to a run folder, with the test figures at the end."""
+"""`train`: from a folder of labelled samples to a run folder, with the test figures at the end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def train(
     ],
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.", show_default=False)],
     task: Annotated[
-        str | None, typer.Option(help="What the pictures are: images, faces or digits.", show_default=False)
+        str | None,
+        typer.Option(help="What the samples are: images, faces, signatures or speakers.", show_default=False),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Train for this long.", show_default="by task")] = None,
     epochs: Annotated[
@@ -112,7 +113,7 @@ def run_training(
     split = split_identities(manifest, seed=plan.settings.seed)
     test = manifest.of(split.test)
     screen.note(
-        f"training on {len(manifest.of(split.train))} pictures of {len(split.train)} identities; "
+        f"training on {len(manifest.of(split.train))} samples of {len(split.train)} identities; "
         f"{len(split.validation)} more choose the best weights, {len(split.test)} are kept for the test"
     )
     interrupted = False
@@ -143,7 +144,7 @@ def run_training(
     write_json(out / EVALUATION, evaluation)
     screen.skipped(evaluation["skipped"])
     screen.title(
-        f"Test on {evaluation['samples']} pictures of {evaluation['identities']} identities never seen in training"
+        f"Test on {evaluation['samples']} samples of {evaluation['identities']} identities never seen in training"
     )
     screen.figures(evaluation)
     return {"run": str(out), "task": plan.task, **evaluation, "trained_on": model.config["data"]["identities"]}

@@ -193,10 +193,10 @@ def verify_in_words(decision: Decision) -> str:
 
 
 def read_store(manifest: Manifest, model: Model, screen: Screen) -> SampleStore:
-    """The decoded pictures of a manifest by the model's own front end, with progress."""
+    """The decoded samples of a manifest by the model's own front end, with progress."""
     from tercet.data import SampleStore
 
-    with Counting(screen.notes, "reading pictures") as progress:
+    with Counting(screen.notes, "reading samples") as progress:
         return SampleStore.read(manifest, model.front_end, progress=progress)
 
 

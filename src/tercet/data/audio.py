@@ -35,6 +35,7 @@ _MOST_SECONDS: Final = 4 * 3600  # a header that names more is refused
 _LISTEN_SECONDS: Final = 60  # of a recording that is longer only so much is decoded
 _LONGEST: Final = 60.0  # seconds of a sample
 _PEAK: Final = 0.9
+_SHOWN: Final = 100  # columns of a picture, roughly
 # Of the baseline: cepstral coefficients, of which the first (loudness) is left out, and the length of the lifter, which
 # brings the others to like scales; without it the first few would be all that a cosine sees.
 _COEFFICIENTS, _LIFTER = 30, 22
@@ -150,6 +151,22 @@ class AudioFrontEnd:
         unit_BD: npt.NDArray[np.float32] = torch.nn.functional.normalize(vectors_BD, dim=1).numpy()
         return unit_BD
 
+    def picture(self, sample: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:
+        """The log-mel spectrogram of a sample, time to the right, low frequencies below: uint8 [1, 80, W]."""
+        mel_TM = log_mel(self.normalise(torch.from_numpy(sample)[None])[:, 0])[0].numpy()
+        wide = max(1, len(mel_TM) // _SHOWN)
+        mel_MW = mel_TM[: len(mel_TM) // wide * wide].reshape(-1, wide, mel_TM.shape[1]).mean(axis=1).T[::-1]
+        low, high = np.quantile(mel_MW, (0.05, 0.995))
+        return np.rint(255 * ((mel_MW - low) / max(high - low, 1e-6)).clip(0, 1)).astype(np.uint8)[None]
+
+    def sound(self, sample: npt.NDArray[np.int16]) -> bytes:
+        """A sample as an MP3 file."""
+        import soundfile  # type: ignore[import-untyped]
+
+        file = io.BytesIO()
+        soundfile.write(file, sample[0], RATE, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.8)
+        return file.getvalue()
+
     def golden(self) -> npt.NDArray[np.int16]:
         """Four synthetic voices: chirps with overtones that rise at four speeds, in syllables."""
         at_N = np.arange(self.shape[1]) / RATE
@@ -182,7 +199,7 @@ class AudioFrontEnd:
 
 def _decoded(blob: bytes, name: str) -> tuple[npt.NDArray[np.float32], int]:
     """The first minute as one channel of float32 [N], and its rate."""
-    import soundfile  # type: ignore[import-untyped]
+    import soundfile
 
     container = container_of(blob)
     if container is None:

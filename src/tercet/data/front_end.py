@@ -72,6 +72,14 @@ class FrontEnd(Protocol):
         """A batch of samples [B, *shape] as unit vectors [B, D] without any network: what a model has to beat."""
         ...
 
+    def picture(self, sample: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """A sample as people look at it: uint8 [C, H, W], one channel or three."""
+        ...
+
+    def sound(self, sample: npt.NDArray[Any]) -> bytes:
+        """A sample as people hear it, an MP3 file; empty for what makes no sound."""
+        ...
+
     def golden(self) -> npt.NDArray[Any]:
         """Synthetic samples [4, *shape], alike on every machine: a loaded model must give their vectors again."""
         ...

@@ -214,6 +214,14 @@ class ImageFrontEnd:
         vectors_BD: npt.NDArray[np.float32] = torch.nn.functional.normalize(pixels_BD, dim=1).numpy()
         return vectors_BD
 
+    def picture(self, sample: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A sample is a picture as it stands."""
+        return sample
+
+    def sound(self, sample: npt.NDArray[np.uint8]) -> bytes:
+        """A picture makes none."""
+        return b""
+
     def golden(self) -> npt.NDArray[np.uint8]:
         """Four synthetic pictures: slanted waves of several lengths."""
         channel, row, column = np.meshgrid(*(np.arange(size) for size in self.shape), indexing="ij")

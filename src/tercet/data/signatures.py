@@ -125,6 +125,14 @@ class SignatureFrontEnd:
         """Unit vectors [B, D] without a network: histograms of oriented gradients of the framed signature."""
         return oriented_gradients(x_BCHW[:, 0].float() / 255, cell=max(4, self.height // 6)).numpy()
 
+    def picture(self, sample: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A sample as it was on paper: dark ink on white."""
+        return 255 - sample
+
+    def sound(self, sample: npt.NDArray[np.uint8]) -> bytes:
+        """A signature makes none."""
+        return b""
+
     def golden(self) -> npt.NDArray[np.uint8]:
         """Four synthetic samples: slanted waves of several lengths."""
         return self._pictures().golden()

@@ -80,7 +80,7 @@ def collect(model: Model, store: SampleStore, *, seed: int = 0, on_phase: Callab
         score_drawings=_score_drawings(model, pairs, systems_vectors, labels_N, seed),
         queries=queries,
         query_note=(
-            f"Each of these {len(queries)} pictures was compared with all {len(rows_N) - 1:,} other ones. "
+            f"Each of these {len(queries)} samples was compared with all {len(rows_N) - 1:,} other ones. "
             "The queries were drawn at random, not chosen, from as many identities as there are; the best results "
             "stand first. A solid frame and ✓ mark the right identity, a dashed frame and ✗ a wrong one."
         ),
@@ -104,8 +104,14 @@ class _Album:
         n = int(n)
         if n not in self._made:
             row = self._store.manifest.rows[self._rows[n]]
-            pixels_CHW = self._store.take(self._rows[n : n + 1])[0].numpy()
-            self._made[n] = picture(pixels_CHW, identity=row.identity, path=self._store.manifest.relative(row))
+            sample = self._store.take(self._rows[n : n + 1])[0].numpy()
+            front_end = self._store.front_end
+            self._made[n] = picture(
+                front_end.picture(sample),
+                identity=row.identity,
+                path=self._store.manifest.relative(row),
+                sound=front_end.sound(sample),
+            )
         return self._made[n]
 
     def pairs(self, pairs: Pairs, chosen: npt.NDArray[np.int64]) -> tuple[Pair, ...]:
@@ -119,17 +125,17 @@ def _what_was_done(model: Model, evaluation: Mapping[str, Any]) -> tuple[str, ..
     kept = f" {people['validation']} further identities chose the best weights." if people["validation"] else ""
     left_out = evaluation["left_out"]["identities"]
     return (
-        f"The model was trained with triplet loss on {samples['train']:,} pictures of {people['train']} "
+        f"The model was trained with triplet loss on {samples['train']:,} samples of {people['train']} "
         f"identities.{kept} This page is about {evaluation['identities']} other identities with "
-        f"{evaluation['samples']:,} pictures, none of which took part in training or validation"
+        f"{evaluation['samples']:,} samples, none of which took part in training or validation"
         + (f"; {left_out} identities that did were left out of the data given." if left_out else "."),
     )
 
 
 def _reading(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
     lines = [
-        "In brackets: 95 % intervals, from drawing the scored identities again with replacement. Raw pixels and the "
-        "untrained network (same shape, same front end, the weights it began with) are scored on the same pictures: "
+        "In brackets: 95 % intervals, from drawing the scored identities again with replacement. The baseline "
+        "without a network and the untrained network (same shape, same front end, the weights it began with) are scored on the same samples: "
         "what training is worth is the distance to both."
     ]
     if evaluation["identities"] < 20:

@@ -23,12 +23,13 @@ _SMALL = 32  # pixels; up to here a picture is kept exactly (PNG) and shown with
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture inside the page: its data URI, what it is of, and where it comes from."""
+    """A picture inside the page: its data URI, what it is of, where it comes from, and what is heard with it."""
 
     uri: str
     identity: str
     path: str
     small: bool
+    sound: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,13 @@ class Page:
     settings: tuple[Fact, ...] = field(default=())
 
 
-def picture(pixels_CHW: npt.NDArray[np.uint8], *, identity: str, path: str, longest: int = 112) -> Picture:
-    """A picture from pixels [C, H, W]: PNG when it is small, otherwise a JPEG of at most `longest` pixels a side."""
+def picture(
+    pixels_CHW: npt.NDArray[np.uint8], *, identity: str, path: str, longest: int = 112, sound: bytes = b""
+) -> Picture:
+    """A picture from pixels [C, H, W]: PNG when it is small, otherwise a JPEG of at most `longest` pixels a side.
+
+    `sound` is played beside it: an MP3 file's bytes.
+    """
     channels, height, width = pixels_CHW.shape
     image = Image.fromarray(pixels_CHW[0] if channels == 1 else np.ascontiguousarray(pixels_CHW.transpose(1, 2, 0)))
     small = max(height, width) <= _SMALL
@@ -131,7 +137,8 @@ def picture(pixels_CHW: npt.NDArray[np.uint8], *, identity: str, path: str, long
         image.save(buffer, "JPEG", quality=82)
     kind = "png" if small else "jpeg"
     uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-    return Picture(uri, identity, path, small)
+    heard = f"data:audio/mpeg;base64,{base64.b64encode(sound).decode('ascii')}" if sound else ""
+    return Picture(uri, identity, path, small, heard)
 
 
 def render(page: Page) -> str:

@@ -29,7 +29,7 @@ _COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "MAP@R",
         ("map_at_r",),
-        "quality of the whole ranking: mean precision over the first R results, R being the number of pictures of the "
+        "quality of the whole ranking: mean precision over the first R results, R being the number of samples of the "
         "identity that there are to find; 100 % where all of them come first",
     ),
 )
@@ -85,7 +85,7 @@ def calibration_text(calibration: Calibration | None, run: str) -> tuple[str, ..
             f"that are not in training: tercet calibrate {run} DATA --fmr 0.01",
         )
     return (
-        f"Two pictures count as one identity from a score of {calibration.threshold:.4f} on. The threshold was "
+        f"Two samples count as one identity from a score of {calibration.threshold:.4f} on. The threshold was "
         f"chosen so that at most {rate(calibration.target_fmr, 2)} of pairs of two identities are accepted (target "
         f"FMR), on {calibration.impostor_pairs:,} such pairs and {calibration.genuine_pairs:,} pairs of one identity, "
         "of identities that the model was not trained on.",
