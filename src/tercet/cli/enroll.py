@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tercet.gallery import Doubt, Gallery, Identification, Prepared
     from tercet.run import Model
 
-__all__ = ["GalleryOption", "enroll", "identify", "open_for", "refresh_margin"]
+__all__ = ["GalleryOption", "enroll", "identify", "margin_in_words", "open_for", "refresh_margin"]
 
 EXIT_UNKNOWN = 1
 EXIT_UNDECIDED = 3
@@ -112,6 +112,8 @@ def enroll(
         f"{'identity' if done.identities == 1 else 'identities'} in {opened.name}"
         + (f"; {done.replaced} replaced what was there" if done.replaced else "")
     )
+    if margin is not None:
+        screen.say(margin_in_words(margin))
     if model.calibration is None:
         screen.note(f"no threshold to decide by yet; choose one with: {program()} calibrate {run} DATA --fmr 0.01")
     screen.emit(
@@ -154,7 +156,7 @@ def identify(
     if found.expected_fpir is not None:
         screen.say(
             f"somebody who is not enrolled reaches the threshold with one of {found.comparisons} templates in about "
-            f"{100 * found.expected_fpir:.2g} % of searches (1 - (1 - FMR)^N; it grows with the gallery)"
+            f"{100 * found.expected_fpir:.3g} % of searches (1 - (1 - FMR)^N; it grows with the gallery)"
         )
     if found.decision == "undecided":
         screen.note(f"choose a threshold with: {program()} calibrate {run} DATA --fmr 0.01")
@@ -193,6 +195,19 @@ def refresh_margin(gallery: Gallery, model: Model, target_fpir: float | None) ->
         return None
     gallery.set_value("margin", found.to_json())
     return found.to_json()
+
+
+def margin_in_words(margin: Mapping[str, Any]) -> str:
+    """A measured margin as one sentence."""
+    missed = (
+        "" if margin["fnir"] is None else f", and {100 * margin['fnir']:.3g} % of those enrolled are not recognised"
+    )
+    return (
+        f"identify asks for a lead of {margin['margin']:.3f}: then {100 * margin['achieved_fpir']:.3g} % of strangers are "
+        f"taken for somebody{missed} (each of {margin['probes']} templates searched among {margin['identities']} "
+        "identities, without its own for the one, without itself for the other; "
+        "another balance: gallery calibrate --fpir)"
+    )
 
 
 def _manifest(model: Model, who: list[str], layout: str) -> Manifest:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tercet.cli.enroll import GalleryOption, open_for, refresh_margin
+from tercet.cli.enroll import GalleryOption, margin_in_words, open_for, refresh_margin
 from tercet.cli.output import JsonOption, Screen
 from tercet.cli.progress import Counting
 from tercet.cli.use import RunArgument
@@ -179,12 +179,7 @@ def calibrate(
         raise GalleryError(
             f"{opened.name}: too few people and templates to measure a margin on (100 templates at least)"
         )
-    enrolled = "" if found["fnir"] is None else f"; of those enrolled {100 * found['fnir']:.2g} % are then missed"
-    screen.say(
-        f"margin {found['margin']:.4f}: with it {100 * found['achieved_fpir']:.2g} % of strangers are identified as "
-        f"somebody (each of {found['probes']} templates searched among the other {found['identities'] - 1} identities)"
-        + enrolled
-    )
+    screen.say(margin_in_words(found))
     screen.emit({"gallery": opened.name, **found})
 
 

@@ -62,8 +62,9 @@ def prepare(
     """The templates of samples that are fit to be enrolled.
 
     Refused, unless forced: a picture on which nothing can be seen (`quality_of`), and a sample that is already enrolled
-    as somebody else, in the gallery or among these. Warned of: a picture that seems blurred, and a sample whose
-    similarity to somebody else's reaches the calibrated threshold, by which the two would be confused.
+    as somebody else, in the gallery or among these. Warned of: a picture that seems blurred, and a sample that reaches
+    the calibrated threshold with somebody else's template and is less like any other of its own identity. Being like
+    somebody's is no doubt by itself: in a large gallery every sample is.
 
     Args:
         gallery: Where they are to go.
@@ -86,16 +87,18 @@ def prepare(
         raise InvalidInput("identities, contents and paths must have one entry for each vector")
     if keep_pictures and picture is None:
         raise InvalidInput("keep_pictures: these samples are not pictures")
+    plain = calibration is not None and getattr(calibration, "norm", None) is None
+    threshold = calibration.threshold if calibration is not None and plain else np.inf
     templates, refused, warnings = [], [], []
-    others = _most_like_of_others(gallery, x_ND, identities)
+    others, own_N = _most_like(gallery, x_ND, identities)
     for n, (name, score) in enumerate(others):
         quality = None if picture is None else quality_of(picture(n))
         reason = quality.refuse if quality else ""
         doubt = quality.warn if quality else ""
         if score >= _SAME:
             reason = reason or f"the same as a sample of {name}"
-        elif calibration is not None and getattr(calibration, "norm", None) is None and score >= calibration.threshold:
-            doubt = doubt or f"as like a sample of {name} (score {score:.3f}) as samples of one identity are"
+        elif score >= threshold and score > own_N[n]:
+            doubt = doubt or f"a sample of {name} is as like it (score {score:.3f}) as samples of one identity are"
         if reason and not force:
             refused.append(Doubt(identities[n], paths[n], reason))
             continue
@@ -115,11 +118,13 @@ def prepare(
     return Prepared(tuple(templates), tuple(refused), tuple(warnings))
 
 
-def _most_like_of_others(
+def _most_like(
     gallery: Gallery, x_ND: npt.NDArray[np.float32], identities: Sequence[str]
-) -> list[tuple[str, float]]:
-    """For each sample the identity other than its own that has the most similar template, and that similarity."""
-    found: list[tuple[str, float]] = []
+) -> tuple[list[tuple[str, float]], npt.NDArray[np.float64]]:
+    """For each sample: the other identity with the most similar template and that similarity; and its own's [N].
+
+    -inf stands for none. A template that is the sample itself, enrolled before, counts as its own.
+    """
     known_MD, known = x_ND, list(identities)
     if len(x_ND) > _ONE_BY_ONE:
         entries = [(entry.identity, vector_D) for entry, vector_D, _ in gallery.entries()]
@@ -127,14 +132,21 @@ def _most_like_of_others(
         known += [name for name, _ in entries]
     label = {name: number for number, name in enumerate(dict.fromkeys(known))}
     label_M = np.array([label[name] for name in known])
+    others: list[tuple[str, float]] = []
+    own_N = np.full(len(x_ND), -np.inf)
     for start in range(0, len(x_ND), _TILE_ROWS):
-        score_TM = x_ND[start : start + _TILE_ROWS] @ known_MD.T
-        score_TM[label_M[start : start + len(score_TM), None] == label_M] = -np.inf
-        best_T = score_TM.argmax(axis=1)
-        found += [(known[m], float(score_TM[t, m])) for t, m in enumerate(best_T)]
+        score_TM = (x_ND[start : start + _TILE_ROWS] @ known_MD.T).astype(np.float64)
+        tile_T = np.arange(len(score_TM))
+        score_TM[tile_T, start + tile_T] = -np.inf
+        same_TM = label_M[start : start + len(score_TM), None] == label_M
+        own_N[start : start + len(score_TM)] = np.where(same_TM, score_TM, -np.inf).max(axis=1)
+        score_TM[same_TM] = -np.inf
+        others += [(known[m], float(score_TM[t, m])) for t, m in enumerate(score_TM.argmax(axis=1))]
     if len(x_ND) <= _ONE_BY_ONE:
         for n, vector_D in enumerate(x_ND):
             for match in gallery.candidates(vector_D, 2):
-                if match.identity != identities[n] and match.score > found[n][1]:
-                    found[n] = (match.identity, match.score)
-    return found
+                if match.identity == identities[n]:
+                    own_N[n] = max(own_N[n], match.score)
+                elif match.score > others[n][1]:
+                    others[n] = (match.identity, match.score)
+    return others, own_N
