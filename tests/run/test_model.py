@@ -74,7 +74,9 @@ def test_without_a_calibration_verify_cannot_decide(model, files):
         "score": decision.score,
         "threshold": None,
         "calibration": None,
+        "llr": None,
         "model": model.fingerprint,
+        "reason": "this run has no calibrated threshold",
     }
 
 

@@ -181,7 +181,8 @@ def show_evaluation(result: Mapping[str, Any], screen: Screen) -> None:
         f"scored {result['samples']} samples of {result['identities']} identities that the model has not seen"
         + (f"; left out {left_out['identities']} identities of its training" if left_out["identities"] else "")
     )
-    screen.figures(result)
+    if "identification" not in result:
+        screen.figures(result)
     if "pairs" in result:
         _show_verification(result, screen)
     if "recall" in result:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from tercet.data.front_end import FrontEnd
-from tercet.data.manifest import Manifest, Skipped
+from tercet.data.manifest import Manifest, Row, Skipped
 from tercet.errors import DataError, InvalidInput
 
 __all__ = ["SampleStore"]
@@ -33,6 +33,7 @@ class SampleStore:
         manifest: the readable rows, in order; what could not be read is in its `skipped`.
         front_end: what decoded them.
         hashes: for each row the first 32 hex digits of the sha256 of its file's bytes.
+        unreadable: the rows whose files could not be read.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SampleStore:
         *,
         positions_N: npt.NDArray[np.int64] | None = None,
         file: BinaryIO | None = None,
+        unreadable: tuple[Row, ...] = (),
     ) -> None:
         """Hold samples that are decoded already; `read` is the way from files.
 
@@ -54,6 +56,7 @@ class SampleStore:
             hashes: one per row.
             positions_N: where each row's sample stands in `samples_N`; None: in the same order, one each.
             file: what backs `samples_N`; closed with the store.
+            unreadable: rows that are not in `manifest` because their files could not be read.
 
         Raises:
             InvalidInput: where the shapes or numbers do not agree.
@@ -72,6 +75,7 @@ class SampleStore:
         self.manifest = manifest
         self.front_end = front_end
         self.hashes = hashes
+        self.unreadable = unreadable
         self._samples: npt.NDArray[Any] | None = samples_N
         self._positions = positions_N
         self._file = file
@@ -152,6 +156,7 @@ class SampleStore:
             tuple(outcomes[n][0] for n in positions_N),
             positions_N=positions_N,
             file=file,
+            unreadable=tuple(row for row, (_, reason) in zip(manifest.rows, outcomes, strict=True) if reason),
         )
 
     def __len__(self) -> int:

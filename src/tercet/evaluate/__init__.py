@@ -15,6 +15,7 @@ from tercet.evaluate.likelihood import LlrMap, actual_dcf, bayes_threshold, cllr
 from tercet.evaluate.normalisation import AsNorm, Normalised
 from tercet.evaluate.pairs import Pairs, all_pairs
 from tercet.evaluate.rates import ErrorRate, error_rate
+from tercet.evaluate.references import DECISIONS, FUSIONS, ReferenceProtocol, against_references
 from tercet.evaluate.retrieval import Retrieval, RetrievalPerQuery, retrieval, retrieval_per_query
 from tercet.evaluate.similarity import Neighbours, cosine, nearest
 from tercet.evaluate.verification import Det, Roc, Verification, det, roc, verification
@@ -60,4 +61,8 @@ __all__ = [
     "with_forgeries",
     "mean_eer",
     "by_kind",
+    "against_references",
+    "ReferenceProtocol",
+    "FUSIONS",
+    "DECISIONS",
 ]

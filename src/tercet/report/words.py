@@ -84,6 +84,13 @@ def calibration_text(calibration: Calibration | None, run: str) -> tuple[str, ..
             "No threshold has been chosen for this run, so verify answers “undecided”. Choose one on identities "
             f"that are not in training: tercet calibrate {run} DATA --fmr 0.01",
         )
+    people = calibration.identities
+    basis = (
+        "The intervals treat pairs as independent; pairs share identities, so the true ones are wider."
+        if people is None
+        else f"The intervals speak of other people of the kind of these {people:,}; what one more set of people shows "
+        "varies more than that."
+    )
     return (
         f"Two samples count as one identity from a score of {calibration.threshold:.4f} on. The threshold was "
         f"chosen so that at most {rate(calibration.target_fmr, 2)} of pairs of two identities are accepted (target "
@@ -91,8 +98,8 @@ def calibration_text(calibration: Calibration | None, run: str) -> tuple[str, ..
         "of identities that the model was not trained on.",
         f"On those pairs {rate(calibration.achieved_fmr, 2)} of the pairs of two identities were accepted "
         f"(FMR; 95 % interval {_range(calibration.fmr_interval, 2)}) and {rate(calibration.achieved_fnmr, 1)} of the "
-        f"pairs of one identity rejected (FNMR; {_range(calibration.fnmr_interval, 1)}). Pairs share identities, so "
-        f"the true intervals are wider. Calibration {calibration.id}.",
+        f"pairs of one identity rejected (FNMR; {_range(calibration.fnmr_interval, 1)}). {basis} "
+        f"Calibration {calibration.id}.",
     )
 
 

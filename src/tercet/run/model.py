@@ -15,8 +15,9 @@ from torch import nn
 
 from tercet.data import FrontEnd, SampleStore
 from tercet.errors import InvalidInput, RunError, TooLittle
-from tercet.evaluate import Calibration, cosine
+from tercet.evaluate import AsNorm, Calibration, cosine
 from tercet.run.bundle import RunSplit, open_bundle
+from tercet.run.cohort import drop_other_cohorts, read_cohort, write_cohort
 from tercet.run.files import read_json, write_json
 from tercet.run.vectors import Hit, Vectors
 
@@ -48,6 +49,12 @@ class Decision:
     model: str
     reason: str = ""
 
+    @property
+    def llr(self) -> float | None:
+        """The log-likelihood ratio of the score, natural logarithm; None without a calibrated map."""
+        llr = None if self.calibration is None else self.calibration.llr
+        return None if llr is None or self.score is None else float(llr(self.score))
+
     def to_json(self) -> dict[str, Any]:
         """The keys of `tercet verify --json`."""
         kept = ("id", "target_fmr", "achieved_fmr", "achieved_fnmr", "impostor_pairs")
@@ -56,6 +63,7 @@ class Decision:
             "score": self.score,
             "threshold": self.threshold,
             "calibration": self.calibration and {key: getattr(self.calibration, key) for key in kept},
+            "llr": self.llr,
             "model": self.model,
             "reason": self.reason or None,
         }
@@ -74,6 +82,8 @@ class Model:
         fingerprint: Names the model; vectors of two models cannot be compared.
         split: Who was trained on, and the checksums of their files.
         calibration: The chosen threshold, or None.
+        norm: The cohort that scores are normalised by, where the calibration says so; else None.
+        calibrated_on: Checksums of the files that the threshold was chosen on.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,7 +95,7 @@ class Model:
         self.encoder: nn.Module = bundle.encoder
         self.fingerprint = str(bundle.config["fingerprint"])
         self.split: RunSplit = bundle.split
-        self.calibration = _read_calibration(path, self.fingerprint)
+        self.calibration, self.norm, self.calibrated_on = _read_calibration(path, self.fingerprint)
 
     def embed(
         self,
@@ -126,10 +136,15 @@ class Model:
             DataError: A file that cannot be read.
         """
         try:
-            vector_a, vector_b = self.embed([a, b])
+            vectors_2D = self.embed([a, b])
         except TooLittle as error:
             return self.undecided(str(error))
-        score = float(cosine([vector_a], [vector_b])[0])
+        if self.norm is None:
+            score = float(cosine(vectors_2D[:1], vectors_2D[1:])[0])
+        else:
+            ready = self.norm.normalised(vectors_2D)
+            similar = cosine(ready.vectors[:1], ready.vectors[1:])
+            score = float(ready.scores(similar, np.array([0]), np.array([1]))[0])
         if self.calibration is None:
             reason = "this run has no calibrated threshold"
             return Decision("undecided", score, None, None, self.fingerprint, reason)
@@ -156,14 +171,27 @@ class Model:
         gallery.require_model(self.fingerprint, "gallery")
         return gallery.nearest(self.embed([probe])[0], k)
 
-    def save_calibration(self, calibration: Calibration) -> None:
+    def save_calibration(
+        self, calibration: Calibration, *, norm: AsNorm | None = None, samples: Sequence[str] = ()
+    ) -> None:
         """Keep a threshold with the run; `verify` decides by it from now on.
 
+        Args:
+            calibration: The threshold.
+            norm: The cohort by which the scores it was chosen on were normalised.
+            samples: Checksums of the files that it was chosen on, so that a later evaluation on them can say so.
+
         Raises:
+            InvalidInput: A cohort is missing, or not asked for.
             RunError: It cannot be written.
         """
-        write_json(self.path / "calibration.json", {"model": self.fingerprint, **calibration.to_json()})
-        self.calibration = calibration
+        if (norm is None) != (calibration.norm is None):
+            raise InvalidInput(f"norm: the calibration's scores are normalised by {calibration.norm or 'nothing'}")
+        cohort = None if norm is None else write_cohort(self.path, norm)
+        values = {"model": self.fingerprint, "cohort_sha256": cohort, "samples": sorted(samples)}
+        write_json(self.path / "calibration.json", values | calibration.to_json())
+        drop_other_cohorts(self.path, cohort)
+        self.calibration, self.norm, self.calibrated_on = calibration, norm, frozenset(samples)
 
     def _decoded(self, files: Sequence[Path], batch_size: int) -> Iterator[torch.Tensor]:
         with ThreadPoolExecutor(max_workers=2) as pool:
@@ -222,14 +250,19 @@ def _embed(
     return np.concatenate(parts)
 
 
-def _read_calibration(path: Path, fingerprint: str) -> Calibration | None:
+def _read_calibration(path: Path, fingerprint: str) -> tuple[Calibration | None, AsNorm | None, frozenset[str]]:
     file = path / "calibration.json"
     if not file.is_file():
-        return None
+        return None, None, frozenset()
     values = read_json(file)
     if values.pop("model", None) != fingerprint:
         raise RunError(f"{file}: made for another model; calibrate again")
+    sha256, samples = values.pop("cohort_sha256", None), values.pop("samples", [])
     try:
-        return Calibration.from_json(values)
+        calibration = Calibration.from_json(values)
+        seen = frozenset(map(str, samples))
     except (InvalidInput, KeyError, TypeError) as error:
         raise RunError(f"{file}: damaged ({error})") from error
+    if (calibration.norm is None) != (sha256 is None):
+        raise RunError(f"{file}: damaged (the cohort of its scores is not named)")
+    return calibration, None if sha256 is None else read_cohort(path, str(sha256)), seen

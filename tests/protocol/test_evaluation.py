@@ -14,7 +14,13 @@ from tercet.evaluate import all_pairs, retrieval, verification
 from tercet.protocol import calibrate_run, evaluate_run, scored_rows
 from tercet.train import train
 
-KEYS = {"eer", "auc", "accuracy", "tar_at_fmr", "pairs", "recall", "map_at_r", "r_precision", "queries", "excluded"}
+COSTS = {"accuracy_standard_error", "min_dcf", "act_dcf", "cllr", "min_cllr"}
+RANKING = {"class_recall", "precision", "map"}
+KEYS = (
+    COSTS
+    | RANKING
+    | {"eer", "auc", "accuracy", "tar_at_fmr", "pairs", "recall", "map_at_r", "r_precision", "queries", "excluded"}
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +90,8 @@ def test_where_nobody_is_left_one_line_says_so(folder, model):
 def test_the_json_has_the_keys_of_the_contract_and_is_json(evaluation):
     values = evaluation.to_json()
     assert values.keys() == KEYS | {
-        "intervals", "baselines", "identities", "samples", "left_out", "skipped", "warnings", "model"
+        "intervals", "baselines", "identities", "samples", "left_out", "skipped", "warnings", "model",
+        "failure_to_acquire", "at_eer", "at_threshold",
     }  # fmt: skip
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert values["baselines"].keys() == {"raw_pixels", "untrained"}
@@ -100,7 +107,10 @@ def test_the_json_has_the_keys_of_the_contract_and_is_json(evaluation):
         (*intervals["tar_at_fmr"]["0.1"]["ci95"], values["tar_at_fmr"]["0.1"]),
     ):
         assert 0 <= low <= high <= 1 and low - 0.2 <= figure <= high + 0.2
-    assert "0.001" not in intervals["tar_at_fmr"]
+    assert intervals["tar_at_fmr"]["0.001"] == {"ci95": None}
+    assert intervals.keys() == (KEYS | {"tar_at_fmr"}) - {"accuracy_standard_error", "pairs", "queries", "excluded"}
+    assert values["failure_to_acquire"] == {"failed": 0, "of": 30, "rate": 0.0, "what": "files"}
+    assert values["at_threshold"] is None and values["at_eer"]["far"] == values["at_eer"]["fmr"]
 
 
 def test_the_figures_are_those_of_the_models_vectors(folder, model, evaluation):
@@ -138,7 +148,8 @@ def test_one_protocol_alone_and_no_baselines(folder, model):
         one = evaluate_run(model, store, protocol="verification", baselines=False, resamples=0, on_phase=told.append)
         other = evaluate_run(model, store, protocol="retrieval", baselines=False, resamples=0)
     assert told == ["model", "figures"]
-    assert one.figures.keys() == {"eer", "auc", "accuracy", "tar_at_fmr", "pairs"}
+    decisions = {"failure_to_acquire", "at_eer", "at_threshold"}
+    assert one.figures.keys() == COSTS | {"eer", "auc", "accuracy", "tar_at_fmr", "pairs"} | decisions
     assert other.figures.keys() == KEYS - one.figures.keys()
     assert one.to_json()["intervals"] == {} == one.to_json()["baselines"]
 
@@ -158,6 +169,10 @@ def test_skipped_files_are_counted(model, tmp_path):
     with read(strangers, model) as store:
         values = evaluate_run(model, store, resamples=0, baselines=False).to_json()
     assert values["skipped"] == [{"path": "p00/0.png", "reason": "the file is empty"}] and values["samples"] == 17
+    assert values["failure_to_acquire"] == {"failed": 1, "of": 18, "rate": 1 / 18, "what": "files"}
+    point = values["at_eer"]
+    assert point["far"] == pytest.approx(point["fmr"] * 17 / 18, abs=1e-12)
+    assert point["frr"] == pytest.approx(1 / 18 + point["fnmr"] * 17 / 18, abs=1e-12)
 
 
 def test_calibration_is_on_strangers_and_refuses_what_the_pairs_cannot_bear(folder, model):
@@ -165,7 +180,7 @@ def test_calibration_is_on_strangers_and_refuses_what_the_pairs_cannot_bear(fold
         scored = scored_rows(model, store)
         counts = Counter(store.manifest.rows[row].identity for row in scored.rows)
         impostors = (len(scored.rows) ** 2 - sum(n * n for n in counts.values())) // 2
-        calibration = calibrate_run(model, store, target_fmr=0.1)
+        calibration = calibrate_run(model, store, target_fmr=0.1).calibration
         assert calibration.impostor_pairs == impostors and calibration.achieved_fmr <= 0.1
         with pytest.raises(InvalidInput, match=str(impostors)):
             calibrate_run(model, store, target_fmr=0.001)

@@ -32,7 +32,7 @@ def test_own_data_leave_the_test_identities_alone_where_validation_is_enough(mod
         assert identities(store, chosen.rows) == set(model.split.split.validation)
         assert chosen.identities == 3
         assert chosen.warnings == ()
-        assert calibrate_run(model, store, target_fmr=0.3).impostor_pairs == 108
+        assert calibrate_run(model, store, target_fmr=0.3).calibration.impostor_pairs == 108
 
 
 def test_own_data_fall_back_to_the_test_identities_and_say_so(model, folder) -> None:

@@ -1,0 +1,311 @@
+"""A trained model scored on data it has not seen, beside its baselines.
+
+Every system is scored pair by pair (verification), query by query (retrieval) and search by search (identification) on
+the same rows with the same front end. A model that does not beat both baselines has learnt nothing of use.
+
+Legend: N samples, D embedding width, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+import numpy.typing as npt
+
+from tercet.data import SampleStore
+from tercet.data.trials import Trials
+from tercet.errors import DataError
+from tercet.evaluate import AsNorm, LlrMap, Pairs, cosine, identity_folds, retrieval_per_query, verification
+from tercet.evaluate.figures import identification_figures, operating_point, retrieval_figures, verification_figures
+from tercet.protocol.baselines import plain_baseline, untrained
+from tercet.protocol.calibration import normalised_pairs
+from tercet.protocol.listed import ListedPairs, listed_pairs
+from tercet.protocol.rows import Scored, scored_rows, seen_identities
+from tercet.run import Model
+from tercet.run.model import embed_rows
+
+__all__ = ["Evaluation", "Protocol", "evaluate_run"]
+
+Protocol = Literal["verification", "retrieval", "identification", "both"]
+
+
+@final
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of a model, as `tercet evaluate --json` prints them.
+
+    Args:
+        figures: The model's; the contract's keys.
+        intervals: 95 % intervals by bootstrap over identities, in the nesting of the figures: {"ci95": [low, high]},
+            null where there is none.
+        baselines: The same figures for the front end's baseline (such as "raw_pixels") and "untrained".
+        scored: What was scored.
+        listed: The pairs of a list, where one was given.
+        skipped: Files that could not be read: {"path", "reason"}.
+        warnings: What a reader of the figures should know.
+        model: Fingerprint.
+    """
+
+    figures: Mapping[str, Any]
+    intervals: Mapping[str, Any]
+    baselines: Mapping[str, Mapping[str, Any]]
+    scored: Scored
+    listed: ListedPairs | None
+    skipped: tuple[Mapping[str, str], ...]
+    warnings: tuple[str, ...]
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        """One JSON object."""
+        out: dict[str, Any] = {"identities": len(self.scored.left_out), "samples": self.scored.left_out_samples}
+        if self.listed is not None:
+            out["pairs"] = self.listed.left_out
+        return {
+            **self.figures,
+            "intervals": dict(self.intervals),
+            "baselines": {name: dict(figures) for name, figures in self.baselines.items()},
+            "identities": self.scored.identities,
+            "samples": len(self.scored.rows),
+            "left_out": out,
+            "skipped": [dict(entry) for entry in self.skipped],
+            "warnings": list(self.warnings),
+            "model": self.model,
+        }
+
+
+def evaluate_run(
+    model: Model,
+    store: SampleStore,
+    *,
+    protocol: Protocol = "both",
+    seed: int = 0,
+    baselines: bool = True,
+    resamples: int = 200,
+    trials: Trials | None = None,
+    keep_seen: bool = False,
+    gallery: SampleStore | None = None,
+    ignore_same_group: bool = False,
+    force_small: bool = False,
+    on_phase: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Score a model on the identities of a store that it has not seen.
+
+    Args:
+        model: The model.
+        store: The data, decoded by the model's front end.
+        protocol: Verification, retrieval, identification, or "both": the first two.
+        seed: Of the folds, of the sampling of pairs where there are too many, of who is enrolled, and of the bootstrap.
+        baselines: Whether the front end's baseline and the untrained network are scored too.
+        resamples: Draws of the bootstrap; 0 for no intervals.
+        trials: Exactly these pairs are verified, in their folds; None: all pairs of the data.
+        keep_seen: Score pairs of `trials` also where the model was trained on one of the identities; a warning says so.
+        gallery: Where the queries of retrieval are searched; None: among themselves. The same file is never a result.
+        ignore_same_group: Leave out of a query's results what is of its identity and group.
+        force_small: Give rates also where the pairs or searches are too few to show them.
+        on_phase: Told what comes next.
+
+    Raises:
+        DataError: Too little is left to score, or a file of `trials` is not among the data.
+    """
+    tell = on_phase or _silent
+    listed = None if trials is None else listed_pairs(model, store, trials, keep_seen=keep_seen)
+    scored = _listed_rows(store, listed) if listed and protocol == "verification" else scored_rows(model, store)
+    task = _Task(store, scored.rows, listed, gallery, protocol, ignore_same_group, force_small, seed)
+    here_N, there_G = task.rows, _gallery_rows(model, gallery)
+    tell("model")
+    vectors_ND = embed_rows(model.encoder, store, here_N)
+    others_GD = None if gallery is None else embed_rows(model.encoder, gallery, there_G)
+    tell("figures")
+    llr = None if model.calibration is None else model.calibration.llr
+    figures, intervals, pairs = task.figures(vectors_ND, others_GD, there_G, resamples, norm=model.norm, llr=llr)
+    warnings = (*scored.warnings, *(listed.warnings if listed else ()))
+    if pairs is not None:
+        figures |= _decisions(model, task, scored, pairs)
+        warnings += _shared_with_calibration(model, task, pairs)
+    beside: dict[str, Mapping[str, Any]] = {}
+    if baselines:
+        for name, make in ((model.front_end.BASELINE, plain_baseline), ("untrained", untrained)):
+            tell(name)
+            others_GD = None if gallery is None else make(model, gallery, there_G)
+            beside[name] = task.figures(make(model, store, here_N), others_GD, there_G, 0)[0]
+    skipped = tuple({"path": skipped.path, "reason": skipped.reason} for skipped in store.manifest.skipped)
+    return Evaluation(figures, intervals, beside, scored, listed, skipped, warnings, model.fingerprint)
+
+
+@final
+@dataclass(frozen=True)
+class _Task:
+    """What is to be scored, whatever makes the vectors: `scored` are the rows of all pairs, queries and searches."""
+
+    store: SampleStore
+    scored: npt.NDArray[np.int64]
+    listed: ListedPairs | None
+    gallery: SampleStore | None
+    protocol: Protocol
+    ignore_same_group: bool
+    force_small: bool
+    seed: int
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The rows [N] of the store that need a vector, ascending."""
+        if self.listed is None:
+            return self.scored
+        return np.unique(np.concatenate([self.scored, self.listed.first, self.listed.second]))
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The labels [N] of those rows."""
+        return self.store.manifest.labels[self.rows]
+
+    def figures(
+        self,
+        vectors_ND: npt.NDArray[np.float32],
+        others_GD: npt.NDArray[np.float32] | None,
+        there_G: npt.NDArray[np.int64],
+        resamples: int,
+        *,
+        norm: AsNorm | None = None,
+        llr: LlrMap | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any], Pairs | None]:
+        """The figures of the vectors of `rows`, their intervals, and the scored pairs where there are any."""
+        figures: dict[str, Any] = {}
+        intervals: dict[str, Any] = {}
+        pairs: Pairs | None = None
+        place = np.searchsorted(self.rows, self.scored)
+        if self.protocol in ("verification", "both"):
+            pairs = self._pairs(vectors_ND, norm)
+            folds = identity_folds(pairs, self.labels, seed=self.seed)
+            if self.listed is not None and self.listed.fold is not None:
+                folds = self.listed.fold
+            found = verification_figures(
+                pairs,
+                self.labels,
+                folds=folds,
+                llr=llr,
+                force_small=self.force_small,
+                resamples=resamples,
+                seed=self.seed,
+            )
+            figures, intervals = figures | found[0], intervals | found[1]
+        if self.protocol in ("retrieval", "both"):
+            found = self._retrieval(vectors_ND[place], others_GD, there_G, resamples)
+            figures, intervals = figures | found[0], intervals | found[1]
+        if self.protocol == "identification":
+            found = identification_figures(
+                vectors_ND[place],
+                self.labels[place],
+                force_small=self.force_small,
+                resamples=resamples,
+                seed=self.seed,
+            )
+            figures, intervals = figures | found[0], intervals | found[1]
+        return figures, intervals, pairs
+
+    def _pairs(self, vectors_ND: npt.NDArray[np.float32], norm: AsNorm | None) -> Pairs:
+        if self.listed is None:
+            return normalised_pairs(vectors_ND, self.labels, norm, seed=self.seed)
+        first, second = np.searchsorted(self.rows, self.listed.first), np.searchsorted(self.rows, self.listed.second)
+        if norm is None:
+            return Pairs(cosine(vectors_ND[first], vectors_ND[second]), self.listed.genuine, first, second)
+        ready = norm.normalised(vectors_ND)
+        similar = cosine(ready.vectors[first], ready.vectors[second])
+        return ready.pairs(Pairs(similar, self.listed.genuine, first, second))
+
+    def _retrieval(
+        self,
+        query_QD: npt.NDArray[np.float32],
+        others_GD: npt.NDArray[np.float32] | None,
+        there_G: npt.NDArray[np.int64],
+        resamples: int,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        rows, own = self.store.manifest.rows, self.store.manifest
+        groups = np.array([rows[n].group for n in self.scored], dtype=np.str_) if self.ignore_same_group else None
+        if self.gallery is None or others_GD is None:
+            labels = own.labels[self.scored]
+            found = retrieval_per_query(query_QD, labels, query_groups=groups, full_ranking=True)
+            return retrieval_figures(found, labels, resamples=resamples, seed=self.seed)
+        theirs = self.gallery.manifest.rows
+        code = {name: n for n, name in enumerate(sorted({*own.identities, *self.gallery.manifest.identities}))}
+        labels = np.array([code[rows[n].identity] for n in self.scored], dtype=np.int64)
+        found = retrieval_per_query(
+            query_QD,
+            labels,
+            others_GD,
+            np.array([code[theirs[n].identity] for n in there_G], dtype=np.int64),
+            query_ids=np.array([self.store.hashes[n] for n in self.scored]),
+            gallery_ids=np.array([self.gallery.hashes[n] for n in there_G]),
+            query_groups=groups,
+            gallery_groups=None if groups is None else np.array([theirs[n].group for n in there_G], dtype=np.str_),
+            full_ranking=True,
+        )
+        return retrieval_figures(found, labels, resamples=resamples, seed=self.seed)
+
+
+def _listed_rows(store: SampleStore, listed: ListedPairs) -> Scored:
+    """What a list of pairs alone scores."""
+    rows = np.unique(np.concatenate([listed.first, listed.second]))
+    out = frozenset(listed.identities)
+    samples = sum(row.identity in out for row in store.manifest.rows)
+    return Scored(rows, len(np.unique(store.manifest.labels[rows])), listed.identities, samples, ())
+
+
+def _gallery_rows(model: Model, gallery: SampleStore | None) -> npt.NDArray[np.int64]:
+    """The rows of a gallery whose identities the model has not seen."""
+    if gallery is None:
+        return np.zeros(0, dtype=np.int64)
+    out = seen_identities(model, gallery)
+    rows = [n for n, row in enumerate(gallery.manifest.rows) if row.identity not in out]
+    if not rows:
+        raise DataError(f"{gallery.manifest.root}: every identity of the gallery took part in training or validation")
+    return np.array(rows, dtype=np.int64)
+
+
+def _decisions(model: Model, task: _Task, scored: Scored, pairs: Pairs) -> dict[str, Any]:
+    """What could not be compared, and the error rates at the EER's threshold and at the calibrated one."""
+    if task.listed is None:
+        out = frozenset(scored.left_out)
+        failed = sum(row.identity not in out for row in task.store.unreadable)
+        of, what = failed + len(scored.rows), "files"
+    else:
+        failed, of, what = task.listed.failed, task.listed.failed + len(task.listed), "pairs"
+    share = failed / of
+    found = verification(pairs.scores, pairs.genuine)
+    calibration = model.calibration
+    at_threshold = None
+    if calibration is not None:
+        shared = _calibrated_on(model, task, pairs)
+        at_threshold = operating_point(
+            pairs, task.labels, calibration.threshold, failed=share, calibration=calibration, foresee=not shared
+        )
+    return {
+        "failure_to_acquire": {"failed": failed, "of": of, "rate": share, "what": what},
+        "at_eer": operating_point(pairs, task.labels, found.eer_threshold, failed=share),
+        "at_threshold": at_threshold,
+    }
+
+
+def _calibrated_on(model: Model, task: _Task, pairs: Pairs) -> frozenset[str]:
+    """The scored identities that the threshold was chosen on, recognised by their files."""
+    rows = task.rows[np.unique(np.concatenate([pairs.first, pairs.second]))]
+    manifest = task.store.manifest
+    known = {row.identity for row, mark in zip(manifest.rows, task.store.hashes, strict=True)
+             if mark in model.calibrated_on}  # fmt: skip
+    return frozenset(manifest.rows[n].identity for n in rows) & known
+
+
+def _shared_with_calibration(model: Model, task: _Task, pairs: Pairs) -> tuple[str, ...]:
+    shared = _calibrated_on(model, task, pairs) if model.calibration is not None else frozenset()
+    if not shared:
+        return ()
+    return (
+        f"the threshold was chosen on {len(shared)} of the scored identities: the figures at the threshold, act_dcf "
+        "and cllr describe them and are no forecast for others",
+    )
+
+
+def _silent(phase: str) -> None:
+    """Tell nobody."""
