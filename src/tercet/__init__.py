@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tercet import relation
     from tercet.errors import DataError, InvalidInput, InvalidOption, MissingExtra, RunError, TercetError
-    from tercet.losses import MultiSampleTripletLoss, TripletLoss
+    from tercet.losses import AutoMargin, MultiSampleTripletLoss, TripletLoss
     from tercet.run import Model, load
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 __all__ = [
     "TripletLoss",
     "MultiSampleTripletLoss",
+    "AutoMargin",
     "load",
     "Model",
     "relation",
@@ -34,6 +35,7 @@ __all__ = [
 _HOME = {
     "TripletLoss": "losses",
     "MultiSampleTripletLoss": "losses",
+    "AutoMargin": "losses",
     "load": "run",
     "Model": "run",
 } | dict.fromkeys(("TercetError", "InvalidOption", "InvalidInput", "DataError", "RunError", "MissingExtra"), "errors")

@@ -41,7 +41,9 @@ def margin(
     ] = None,
     margins: Annotated[
         str | None,
-        typer.Option(help="Margins, separated by commas; of a sweep also soft.", show_default="0.02 to 1, soft"),
+        typer.Option(
+            help="Margins, separated by commas; of a sweep also auto and soft.", show_default="auto, 0.02 to 1, soft"
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Of the sweep: how many, for the margins that last.")] = 4,
     minutes: Annotated[
@@ -74,7 +76,7 @@ def margin(
     else:
         numbers = None if wanted is None else [number for number in wanted if not isinstance(number, str)]
         if wanted is not None and numbers != wanted:
-            raise InvalidOption("--margins: a curve has numbers only; soft belongs to --sweep")
+            raise InvalidOption("--margins: a curve has numbers only; auto and soft belong to --sweep")
         _curve(path, data, numbers, plot, layout, screen)
 
 
@@ -119,7 +121,7 @@ def _sweep(
     data: Path,
     task: str,
     out: Path,
-    margins: list[float | Literal["soft"]] | None,
+    margins: list[float | Literal["auto", "soft"]] | None,
     seeds: int,
     settings: dict[str, Any],
     plot: Path | None,

@@ -44,11 +44,17 @@ def train(
         float | None, typer.Option(help="Or: train for so many passes over the data.", show_default=False)
     ] = None,
     margin: Annotated[
-        str | None, typer.Option(help="Margin of the triplet loss: a number, or soft.", show_default="0.2")
+        str | None,
+        typer.Option(
+            help="Margin of the triplet loss: a number, soft, or auto (it follows the distances).", show_default="0.2"
+        ),
     ] = None,
     mining: Annotated[
         str | None,
-        typer.Option(help="Which triplets of a batch count: all, hard, semihard, ...", show_default="by task"),
+        typer.Option(
+            help="Which triplets of a batch count: all, hard, semihard, ..., or auto (all, then harder).",
+            show_default="by task",
+        ),
     ] = None,
     embedding_dim: Annotated[int | None, typer.Option(help="Width of the embedding.", show_default="by task")] = None,
     seed: Annotated[int | None, typer.Option(help="Every random draw follows from it.", show_default="0")] = None,
@@ -150,15 +156,17 @@ def run_training(
     return {"run": str(out), "task": plan.task, **evaluation, "trained_on": model.config["data"]["identities"]}
 
 
-def parse_margin(text: str) -> float | Literal["soft"]:
-    """`soft`, or a number.
+def parse_margin(text: str) -> float | Literal["auto", "soft"]:
+    """`auto`, `soft`, or a number.
 
     Raises:
         InvalidOption: Anything else.
     """
+    if text == "auto":
+        return "auto"
     if text == "soft":
         return "soft"
     try:
         return float(text)
     except ValueError:
-        raise InvalidOption.unknown("margin", text, ["soft", 0.2]) from None
+        raise InvalidOption.unknown("margin", text, ["auto", "soft", 0.2]) from None

@@ -61,13 +61,15 @@ def save_checkpoint(
     encoder: nn.Module,
     optimizer: torch.optim.Optimizer,
     best_weights: Mapping[str, torch.Tensor] | None,
+    criterion: nn.Module,
 ) -> None:
-    """Write a checkpoint and drop all but the newest two.
+    """Write a checkpoint and drop all but the newest two; the loss may have a state too (a margin that moves).
 
     Raises:
         RunError: It cannot be written; the checkpoints from before are untouched.
     """
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    tensors |= {f"criterion.{name}": tensor for name, tensor in criterion.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in (best_weights or {}).items()}
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in values.items()}
@@ -91,9 +93,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer, criterion: nn.Module
 ) -> tuple[Progress, dict[str, torch.Tensor] | None] | None:
-    """Put encoder and optimizer where the newest whole checkpoint stands; returns progress and best weights.
+    """Put encoder, optimizer and loss where the newest whole checkpoint stands; returns progress and best weights.
 
     None where there is no checkpoint yet. A damaged one is reported and the one before it is used.
 
@@ -103,7 +105,7 @@ def load_checkpoint(
     places = _places(folder)
     for place in reversed(places):
         with contextlib.suppress(_Damaged):
-            return _load(place, encoder, optimizer)
+            return _load(place, encoder, optimizer, criterion)
     if places:
         raise RunError(f"{folder}: every checkpoint is damaged; start again with another --out")
     return None
@@ -114,13 +116,14 @@ class _Damaged(Exception):
 
 
 def _load(
-    place: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer
+    place: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer, criterion: nn.Module
 ) -> tuple[Progress, dict[str, torch.Tensor] | None]:
     try:
         state = read_json(place / "state.json")
         tensors = read_tensors(place / "tensors.safetensors", sha256=str(state.get("tensors_sha256")))
         progress = Progress(**{**state["progress"], "care": Care.from_json(state["progress"]["care"])})
         _set_weights(encoder, _part(tensors, "encoder."))
+        criterion.load_state_dict(_part(tensors, "criterion."))
         _set_optimizer(optimizer, _part(tensors, "optimizer."))
     except (RunError, KeyError, TypeError, ValueError, RuntimeError) as error:
         _logger.warning("%s; trying the checkpoint before it", error)

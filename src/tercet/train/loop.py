@@ -32,6 +32,7 @@ from tercet.data import GENUINE, Manifest, PKSampler, SampleStore, Skipped, spli
 from tercet.errors import DataError, InvalidInput, RunError
 from tercet.evaluate import all_pairs, forgery_pairs, mean_eer, retrieval
 from tercet.functional import batch_statistics
+from tercet.losses import AutoMargin
 from tercet.run import RunSplit, save_model
 from tercet.run.model import embed_rows
 from tercet.train.care import Care
@@ -128,7 +129,7 @@ class _Training:
         self.progress = Progress(care=Care(settings.mining))
         self.signs: dict[str, float] = {}
         self.best_weights: dict[str, torch.Tensor] | None = None
-        if found := load_checkpoint(out / "checkpoints", self.encoder, self.optimizer):
+        if found := load_checkpoint(out / "checkpoints", self.encoder, self.optimizer, self.criterion):
             self.progress, self.best_weights = found
         self.model, self.stepper = accelerator.prepare(self.encoder, self.optimizer)
         self.history = History(out / "history.jsonl", self.progress.step)
@@ -202,7 +203,7 @@ class _Training:
             embeddings_BD,
             labels_B,
             loss=loss,
-            margin=None if isinstance(settings.margin, str) else settings.margin,
+            margin=self._margin(),
             distance=settings.distance,
             gradient_norm=gradient_norm,
         )
@@ -223,6 +224,13 @@ class _Training:
         self.optimizer.state.clear()
         return True
 
+    def _margin(self) -> float | None:
+        """The margin of the step that has just been made; None for the soft one."""
+        if isinstance(self.criterion.margin, AutoMargin):
+            return self.criterion.margin.value
+        margin = self.plan.settings.margin
+        return None if isinstance(margin, str) else margin
+
     def _remark(self, remark: Remark) -> None:
         """Tell and note what the doctor has to say."""
         at = self._told("remark", remark=remark.text)
@@ -232,7 +240,10 @@ class _Training:
     def _look(self, embeddings_BD: torch.Tensor, labels_B: torch.Tensor, loss: torch.Tensor, speed: float) -> None:
         """Tell and note how the batch was."""
         settings = self.plan.settings
-        numbers = batch_statistics(embeddings_BD.float(), labels_B, margin=settings.margin, distance=settings.distance)
+        margin = self._margin()
+        numbers = batch_statistics(
+            embeddings_BD.float(), labels_B, margin="soft" if margin is None else margin, distance=settings.distance
+        )
         at = self._told(
             "train",
             loss=float(loss),
@@ -244,7 +255,8 @@ class _Training:
         self.tell(at)
         care = self.progress.care
         rate = self.optimizer.param_groups[0]["lr"]
-        self.history.add(at, learning_rate=rate, mining=care.mining_now, **self.signs)
+        moving = {} if margin is None else {"margin": margin}
+        self.history.add(at, learning_rate=rate, mining=care.mining_now, **moving, **self.signs)
 
     def _validate(self) -> None:
         """Score the held-out identities, and keep the weights if they are the best so far."""
@@ -269,7 +281,8 @@ class _Training:
 
     def _checkpoint(self) -> None:
         self._require_finite()
-        save_checkpoint(self.out / "checkpoints", self.progress, self.encoder, self.optimizer, self.best_weights)
+        place = self.out / "checkpoints"
+        save_checkpoint(place, self.progress, self.encoder, self.optimizer, self.best_weights, self.criterion)
 
     def _save(self) -> None:
         """Write the best weights so far, or without a validation the last ones, as a run."""

@@ -13,7 +13,7 @@ from tercet.data import FrontEnd
 from tercet.encoders import EncoderConfig
 from tercet.errors import InvalidInput, InvalidOption
 from tercet.functional.options import MINING, check_choice
-from tercet.losses import TripletLoss
+from tercet.losses import AutoMargin, TripletLoss
 from tercet.train.care import AUTO_MINING, Care
 
 __all__ = ["Augment", "Plan", "Settings"]
@@ -32,7 +32,7 @@ class Settings:
         identities_per_batch: P identities in a batch ...
         samples_per_identity: ... with K samples each.
         forgeries_per_identity: ... and with so many forgeries of each besides, where there are any.
-        margin: Of the triplet loss; a number, or "soft".
+        margin: Of the triplet loss; a number, "soft", or "auto" (`tercet.AutoMargin`).
         distance: Of the triplet loss.
         mining: Which triplets of a batch count; "auto" hardens from all to semi-hard to hard as fewer are active.
         reduction: How their losses become one number.
@@ -55,7 +55,7 @@ class Settings:
     identities_per_batch: int = 16
     samples_per_identity: int = 4
     forgeries_per_identity: int = 2
-    margin: float | Literal["soft"] = 0.2
+    margin: float | Literal["auto", "soft"] = 0.2
     distance: str = "squared"
     mining: str = "semihard"
     reduction: str = "active"
@@ -98,7 +98,8 @@ class Settings:
 
     def criterion(self) -> TripletLoss:
         """The loss that these settings name; with mining "auto" as it begins."""
-        return TripletLoss(self.margin, self.distance, Care(self.mining).mining_now, self.reduction)
+        margin = AutoMargin() if self.margin == "auto" else self.margin
+        return TripletLoss(margin, self.distance, Care(self.mining).mining_now, self.reduction)
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""

@@ -27,7 +27,7 @@ from tercet.train.progress import OnProgress
 
 __all__ = ["MARGINS", "Trial", "difference", "sweep"]
 
-MARGINS: Final[tuple[float | Literal["soft"], ...]] = (0.2, 0.1, 0.5, 0.05, 1.0, 0.3, 0.02, 0.7, "soft")
+MARGINS: Final[tuple[float | Literal["auto", "soft"], ...]] = ("auto", 0.2, 0.1, 0.5, 0.05, 1.0, 0.3, 0.02, 0.7, "soft")
 
 
 @final
@@ -36,13 +36,13 @@ class Trial:
     """One margin of a sweep.
 
     Args:
-        margin: A number in units of the distance, or "soft".
+        margin: A number in units of the distance, "auto" or "soft".
         eer: Equal error rate on the validation identities, one for each seed that was run.
         map_at_r: MAP@R on them, likewise.
         pruned: Whether it was stopped because others were better.
     """
 
-    margin: float | Literal["soft"]
+    margin: float | Literal["auto", "soft"]
     eer: tuple[float, ...]
     map_at_r: tuple[float, ...]
     pruned: bool
@@ -68,7 +68,7 @@ def sweep(
     plan: Plan,
     out: Path,
     *,
-    margins: Sequence[float | Literal["soft"]] = MARGINS,
+    margins: Sequence[float | Literal["auto", "soft"]] = MARGINS,
     seeds: int = 4,
     on_trial: Callable[[Trial], None] | None = None,
     on_progress: OnProgress | None = None,
@@ -154,7 +154,7 @@ def _study(optuna: Any, out: Path, plan: Plan) -> Any:
 def _one(
     manifest: Manifest,
     plan: Plan,
-    margin: float | Literal["soft"],
+    margin: float | Literal["auto", "soft"],
     number: int,
     out: Path,
     on_progress: OnProgress | None,

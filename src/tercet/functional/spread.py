@@ -1,0 +1,58 @@
+"""How far the negative distances of a batch are spread: the unit in which a margin can be said without a number.
+
+Legend: B rows of the batch, M reference rows, D embedding width, T anchors that are looked at, S others.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tercet.functional._compile import full_precision
+from tercet.functional.distances import Geometry
+from tercet.functional.options import working_dtype
+from tercet.functional.triplets import check_problem
+
+__all__ = ["negative_spread"]
+
+# A standard deviation of a hundred thousand pairs is known to well under one per cent; more would only cost time.
+_MOST_ANCHORS = 256
+_MOST_OTHERS = 1024
+
+
+@torch.no_grad()
+@full_precision
+def negative_spread(
+    embeddings: Tensor,
+    labels: Tensor,
+    *,
+    distance: str = "squared",
+    reference: Tensor | None = None,
+    reference_labels: Tensor | None = None,
+) -> float | None:
+    """Standard deviation of the distances d(a, n) of negative pairs, in units of `distance`; None without such a pair.
+
+    Independent random unit vectors in D dimensions have about 2 / sqrt(D) for squared distances. Of large batches an
+    even sample is taken: 256 anchors against 1,024 others at most. O(T S D) time, O(T S) memory.
+
+    Args:
+        embeddings: [B, D].
+        labels: [B]; rows with a label below 0 are negatives only, never anchors.
+        distance: "squared", "euclidean" or "cosine".
+        reference: [M, D], where the negatives come from; None: the batch.
+        reference_labels: [M].
+
+    Raises:
+        InvalidOption: an unknown option.
+        InvalidInput: wrong shape, dtype, device, or values out of range.
+    """
+    check_problem(embeddings, labels, 0.0, distance, "all", reference=reference, reference_labels=reference_labels)
+    others, other_labels = (embeddings, labels) if reference is None else (reference, reference_labels)
+    assert other_labels is not None  # check_problem sees to it
+    named_T = torch.nonzero(labels >= 0)[:, 0]
+    rows_T = named_T[:: -(-len(named_T) // _MOST_ANCHORS) or 1]
+    rows_S = slice(None, None, -(-len(others) // _MOST_OTHERS) or 1)
+    dtype = working_dtype(embeddings)
+    geometry = Geometry(embeddings[rows_T].to(dtype), others[rows_S].to(dtype), distance)
+    d_N = geometry.tile(slice(None))[labels[rows_T, None] != other_labels[rows_S]].to(torch.float64)
+    return float(d_N.std(correction=0)) if len(d_N) else None
