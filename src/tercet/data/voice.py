@@ -7,11 +7,12 @@ The level of a frame (25 ms, every 10 ms) is its power above 100 Hz in decibels.
 
 a frame is speech where its level is above
 
-    max(loud - 30, min(quiet + 3, loud - 6))    and above -65 dB of full scale (a silent channel)
+    max(loud - 30, min(quiet + 3, loud - 6))
 
 that is, above the noise between the words where there is noise, and within 30 dB of the loudest words where there is
-none. If loud is less than 6 dB above quiet, the recording is a steady sound (hum, noise, a tone): speech rises and
-falls more than that, even under noise of its own strength. Every stretch of speech is kept with 0.1 s on both sides.
+none. If loud is below -65 dB of full scale, the recording is silent; if it is less than 6 dB above quiet, it is a
+steady sound (hum, noise, a tone): speech rises and falls more than that, even under noise of its own strength. Every
+stretch of speech is kept with 0.1 s on both sides.
 
 Level cannot tell a voice from music or a barking dog; it tells something from nothing.
 
@@ -70,7 +71,7 @@ def speech_of(wave_N: npt.NDArray[np.float32]) -> Speech:
         return Speech(nothing, 0.0)
     if loud - quiet < _LEAST_CHANGE:
         return Speech(nothing, 0.0, steady=True)
-    speech_T = level_T > max(loud - _RANGE, min(quiet + _ABOVE_NOISE, loud - _BELOW_LOUD), _SILENCE)
+    speech_T = level_T > max(loud - _RANGE, min(quiet + _ABOVE_NOISE, loud - _BELOW_LOUD))
     kept_T = binary_dilation(speech_T, iterations=_MARGIN)
     kept_N = np.repeat(kept_T, HOP)
     # The last frame reaches over its hop to the end of the recording.
