@@ -14,6 +14,10 @@ import torch
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "functional")]
 torch.set_num_threads(1)
 
+# Read when triton is first imported: without a GPU its kernels run in an interpreter, on the CPU.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 hypothesis.settings.register_profile("suite", derandomize=True, database=None, deadline=None)
 hypothesis.settings.register_profile("explore", max_examples=500, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))

@@ -1,8 +1,9 @@
 """Which code does the work: chosen per call, or named by the user.
 
-`"fused"` is one compiled pass per panel of distances (CPU, float32, labels; see `_fused`); `"tiles"` is the same
-reduction in torch operations (any device, any option; see `_tiles`). Both are exact; `"auto"` takes the fastest that
-can do the call. The environment variable `TERCET_ENGINE` sets the start value.
+`"fused"` is one compiled pass per panel of distances (CPU, float32, labels; see `_fused`); `"triton"` is kernels for a
+GPU (labels, any dtype but float64; see `_triton`); `"tiles"` is the same reduction in torch operations (any device, any
+option; see `_tiles`). All are exact; `"auto"` takes the fastest that can do the call. The environment variable
+`TERCET_ENGINE` sets the start value.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tercet.functional.options import check_choice
 
 __all__ = ["ENGINES", "chosen_engine", "use_engine"]
 
-ENGINES = ("auto", "fused", "tiles")
+ENGINES = ("auto", "fused", "triton", "tiles")
 
 _engine: ContextVar[str | None] = ContextVar("tercet_engine", default=None)
 
@@ -32,9 +33,10 @@ def chosen_engine() -> str:
 
 @contextmanager
 def use_engine(name: str) -> Iterator[None]:
-    """Have the losses computed by `name` (`"auto"`, `"fused"`, `"tiles"`) inside a `with` block.
+    """Have the losses computed by `name` (`"auto"`, `"fused"`, `"triton"`, `"tiles"`) inside a `with` block.
 
-    `"fused"` raises `InvalidOption` where that engine cannot do a call, instead of falling back.
+    `"fused"` and `"triton"` raise `InvalidOption` where that engine cannot do a call, instead of falling back. With
+    `TRITON_INTERPRET=1` in the environment `"triton"` also runs on the CPU, for tests.
 
     Raises:
         InvalidOption: an unknown name.

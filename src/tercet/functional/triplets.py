@@ -116,11 +116,11 @@ def batch_triplet_loss(
         swap,
         generator,
     )
-    dtype = working_dtype(embeddings)
-    x_BD = embeddings.to(dtype)
-    y_MD = None if reference is None else reference.to(dtype)
-    gradient = torch.is_grad_enabled() and (x_BD.requires_grad or (y_MD is not None and y_MD.requires_grad))
-    result: Tensor = _BatchTriplets.apply(x_BD, y_MD, problem, reduction, gradient)  # type: ignore[no-untyped-call]
+    rows = (embeddings,) if reference is None else (embeddings, reference)
+    gradient = torch.is_grad_enabled() and any(r.requires_grad for r in rows)
+    result: Tensor = _BatchTriplets.apply(  # type: ignore[no-untyped-call]
+        embeddings, reference, problem, reduction, gradient
+    )
     return result
 
 
@@ -206,9 +206,23 @@ def _reduce(
     weight_B: Tensor | None = None,
     mean_per_anchor: bool = False,
 ) -> Sums:
-    """The one place where the engine is chosen."""
+    """The one place where the engine is chosen. The rows come as the user gave them."""
     engine = chosen_engine()
-    if engine != "tiles":
+    if engine == "triton" or (engine == "auto" and x_BD.device.type in ("cuda", "xpu")):
+        kernels = _triton_engine()
+        why = "triton is not installed" if kernels is None else kernels.cannot_reduce(x_BD, y_MD, problem)
+        if kernels is not None and why is None:
+            done: Sums | None = kernels.reduce_triplets(
+                x_BD, y_MD, problem, gradient=gradient, weight_B=weight_B, mean_per_anchor=mean_per_anchor
+            )
+            if done is not None:
+                return done
+            why = "its table of positive distances would be too large for a class of this size"
+        if engine == "triton":
+            raise InvalidOption(f'engine="triton" cannot do this call: {why}')
+    dtype = working_dtype(x_BD)
+    x_BD, y_MD = x_BD.to(dtype), None if y_MD is None else y_MD.to(dtype)
+    if engine in ("auto", "fused"):
         fused = _fused_engine()
         if fused is not None and fused.can_reduce(x_BD, y_MD, problem):
             sums: Sums | None = fused.reduce_triplets(
@@ -229,6 +243,16 @@ def _reduce(
     return _tiles.reduce_triplets(
         x_BD, y_MD, problem, gradient=gradient, weight_B=weight_B, mean_per_anchor=mean_per_anchor
     )
+
+
+@functools.cache
+def _triton_engine() -> ModuleType | None:
+    """The kernels for GPUs, or None where triton is not installed."""
+    try:
+        from tercet.functional import _triton
+    except ImportError:
+        return None
+    return _triton
 
 
 @functools.cache
