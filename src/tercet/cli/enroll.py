@@ -203,8 +203,8 @@ def margin_in_words(margin: Mapping[str, Any]) -> str:
         "" if margin["fnir"] is None else f", and {100 * margin['fnir']:.3g} % of those enrolled are not recognised"
     )
     return (
-        f"identify asks for a lead of {margin['margin']:.3f}: then {100 * margin['achieved_fpir']:.3g} % of strangers are "
-        f"taken for somebody{missed} (each of {margin['probes']} templates searched among {margin['identities']} "
+        f"identify asks for a lead of {margin['margin']:.3f}: then {100 * margin['achieved_fpir']:.3g} % of strangers "
+        f"are taken for somebody{missed} (each of {margin['probes']} templates searched among {margin['identities']} "
         "identities, without its own for the one, without itself for the other; "
         "another balance: gallery calibrate --fpir)"
     )

@@ -103,7 +103,7 @@ class Store:
             self._milvus: Any = importlib.import_module("pymilvus")
         except ImportError as error:
             raise MissingExtra.of("the gallery", "gallery") from error
-        for name in ("pymilvus", "milvus_lite"):
+        for name in ("pymilvus", "milvus_lite", "grpc._server"):
             # What they log as errors is raised too, and told in one line by whoever catches it.
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.place = place
@@ -296,6 +296,8 @@ class Store:
             reason = str(getattr(error, "message", "") or getattr(error, "strerror", "") or error)
             if "unavailable" in reason.lower() or "deadline" in reason.lower():
                 reason = "the Milvus server does not answer any more"
+            if "create connection first" in reason:
+                reason = "it is closed"
             raise GalleryError(f"{self.place.shown}: {what} ({' '.join(reason.split())[:300]})") from error
 
 

@@ -1,0 +1,45 @@
+"""Made-up people for tests of the gallery, and places to enroll them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tercet.gallery import Gallery, Template, open_gallery
+
+D = 16
+
+
+def unit_rows(count: int, seed: int = 0, d: int = D) -> np.ndarray:
+    x_ND = np.random.default_rng(seed).standard_normal((count, d)).astype(np.float32)
+    return x_ND / np.linalg.norm(x_ND, axis=1, keepdims=True)
+
+
+def people(count: int, each: int, seed: int = 0, d: int = D) -> list[Template]:
+    """`count` identities p0, p1, ... with `each` templates, from paths /p0/0.png on."""
+    x_ND = unit_rows(count * each, seed, d)
+    return [
+        Template(f"p{n // each}", x_ND[n], f"content-{seed}-{n}", path=f"/p{n // each}/{n % each}.png")
+        for n in range(count * each)
+    ]
+
+
+@dataclass
+class Backend:
+    """One place for galleries: `open()` opens the same one again and again."""
+
+    uri: str
+    remote: bool
+    opened: list[Gallery] = field(default_factory=list)
+
+    def open(self, **options: object) -> Gallery:
+        """Open it anew, as another process would."""
+        self.close()
+        self.opened.append(open_gallery(self.uri, **{"model": "m", "dimension": D, "create": True} | options))
+        return self.opened[-1]
+
+    def close(self) -> None:
+        """Close what is open."""
+        while self.opened:
+            self.opened.pop().close()
