@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tercet.cli.forgeries import KIND_NAMES, parse_references, show_kinds, show_references
 from tercet.cli.output import JsonOption, Screen
 from tercet.cli.progress import scoring
 from tercet.cli.use import LayoutOption, RunArgument, read_store
@@ -32,6 +33,23 @@ class Protocol(Enum):
     retrieval = "retrieval"
     identification = "identification"
     both = "both"
+
+
+class Fusion(Enum):
+    """How the scores against several references become one."""
+
+    max = "max"
+    mean = "mean"
+    min = "min"
+    median = "median"
+
+
+class Impostors(Enum):
+    """Whom a threshold keeps out."""
+
+    random = "random"
+    skilled = "skilled"
+    all = "all"
 
 
 class Norm(Enum):
@@ -70,29 +88,46 @@ def evaluate(
     force_small: Annotated[
         bool, typer.Option("--force-small", help="Give rates also where fewer than 30 errors are to be expected.")
     ] = False,
+    references: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,3,...",
+            help="Question samples against so many references of an identity, and its forgeries; none: do not.",
+            show_default="by task",
+        ),
+    ] = None,
+    fusion: Annotated[
+        Fusion, typer.Option(help="How the scores against several references become one.", show_default=True)
+    ] = Fusion.max,
+    writer_dependent: Annotated[
+        bool,
+        typer.Option("--writer-dependent", help="Train a classifier on the references of each identity (an SVM)."),
+    ] = False,
     layout: LayoutOption = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap, and of the pairs where there are too many.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Score a model beside its baselines, on the identities of DATA that it has not seen.
 
-    Identities that it was trained or validated on are recognised by their files, left out and counted.
+    Identities that it was trained or validated on are recognised by their files, left out and counted. The figures are
+    of genuine samples; where there are forgeries, each kind of impostor has its own besides.
     """
-    from tercet.data import read_data
     from tercet.data.trials import read_trials
     from tercet.protocol import evaluate_run
     from tercet.run import load
+    from tercet.tasks import load_task
 
     _check_options(protocol, pairs=pairs, keep_seen=keep_seen, gallery=gallery, ignore_same_group=ignore_same_group)
     screen = Screen(as_json=as_json)
     model = load(run)
-    manifest = read_data(data, layout=layout, suffixes=model.front_end.SUFFIXES)
+    task = load_task(model.task)
+    manifest = task.read(data, layout=layout)
+    against = parse_references(references, task.references, fusion=fusion.value, writer_dependent=writer_dependent)
     trials = None if pairs is None else read_trials(pairs, manifest.root)
     with ExitStack() as stack:
         others = None
         if gallery is not None:
-            found = read_data(gallery, layout=layout, suffixes=model.front_end.SUFFIXES)
-            others = stack.enter_context(read_store(found, model, screen))
+            others = stack.enter_context(read_store(task.read(gallery, layout=layout), model, screen))
         store = stack.enter_context(read_store(manifest, model, screen))
         tell = stack.enter_context(scoring(screen.notes))
         result = evaluate_run(
@@ -105,6 +140,7 @@ def evaluate(
             gallery=others,
             ignore_same_group=ignore_same_group,
             force_small=force_small,
+            references=against,
             on_phase=tell,
         ).to_json()
     show_evaluation(result, screen)
@@ -134,6 +170,10 @@ def calibrate(
     norm: Annotated[
         Norm, typer.Option(help="as-norm: judge each score by those to a cohort of the training identities in DATA.")
     ] = Norm.none,
+    impostors: Annotated[
+        Impostors,
+        typer.Option(help="Whom --fmr is about: other identities, skilled forgeries of the same (in DATA), or all."),
+    ] = Impostors.random,
     cohort: Annotated[int, typer.Option(min=2, help="How many of the cohort judge a score, with as-norm.")] = 300,
     layout: LayoutOption = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the pairs where there are too many.")] = 0,
@@ -152,18 +192,23 @@ def calibrate(
     model = load(run)
     manifest = load_task(model.task).read(data, layout=layout)
     with read_store(manifest, model, screen) as store:
-        found = calibrate_run(model, store, target_fmr=fmr, seed=seed, norm=norm.value, cohort=cohort)
+        found = calibrate_run(
+            model, store, target_fmr=fmr, seed=seed, norm=norm.value, cohort=cohort, impostors=impostors.value
+        )
         skipped = [{"path": item.path, "reason": item.reason} for item in store.manifest.skipped]
     calibration, chosen_on = found.calibration, found.chosen_on
     model.save_calibration(calibration, norm=found.norm, samples=found.samples)
     screen.skipped(skipped)
     for line in calibration_text(calibration, str(run)):
         screen.say(line)
+    for kind, share in found.accepted.items() if len(found.accepted) > 1 else ():
+        screen.say(f"On those files it accepts {_percent(share)} of {KIND_NAMES.get(kind, kind)}.")
     for warning in chosen_on.warnings:
         screen.note(f"warning: {warning}")
     screen.emit(
         {
             **calibration.to_json(),
+            "accepted": dict(found.accepted),
             "model": model.fingerprint,
             "cohort": None if found.norm is None else found.norm.top,
             "identities": chosen_on.identities,
@@ -190,6 +235,10 @@ def show_evaluation(result: Mapping[str, Any], screen: Screen) -> None:
         screen.say(f"recall as a mean over identities: {per_class}; mAP {_percent(result['map'])}")
     if "identification" in result:
         _show_identification(result, screen)
+    if "by_kind" in result:
+        show_kinds(result["by_kind"], screen)
+    if "references" in result:
+        show_references(result["references"], screen)
     for warning in result["warnings"]:
         screen.note(f"warning: {warning}")
     screen.skipped(result["skipped"])

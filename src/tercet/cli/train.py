@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from tercet.cli.forgeries import show_kinds
 from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Training, scoring
 from tercet.cli.use import read_store
@@ -114,6 +115,7 @@ def run_training(
     from tercet.protocol import evaluate_run
     from tercet.run import load
     from tercet.run.files import write_json
+    from tercet.tasks import load_task
     from tercet.train import train as run
 
     split = split_identities(manifest, seed=plan.settings.seed)
@@ -141,7 +143,8 @@ def run_training(
     trained_skipped = list(model.config["data"]["skipped"])
     try:
         with read_store(Manifest(test.root, test.rows), model, screen) as store, scoring(screen.notes) as tell:
-            evaluation = evaluate_run(model, store, on_phase=tell).to_json()
+            references = load_task(plan.task).references
+            evaluation = evaluate_run(model, store, references=references, on_phase=tell).to_json()
     except DataError as error:
         # The hours of training are not lost, and the reader should know it; what was skipped may be the reason.
         screen.skipped(trained_skipped)
@@ -153,6 +156,8 @@ def run_training(
         f"Test on {evaluation['samples']} samples of {evaluation['identities']} identities never seen in training"
     )
     screen.figures(evaluation)
+    if "by_kind" in evaluation:
+        show_kinds(evaluation["by_kind"], screen)
     return {"run": str(out), "task": plan.task, **evaluation, "trained_on": model.config["data"]["identities"]}
 
 

@@ -102,6 +102,17 @@ class Manifest:
         wanted = frozenset(identities)
         return Manifest(self.root, tuple(row for row in self.rows if row.identity in wanted))
 
+    def enrolled(self) -> Manifest:
+        """What a gallery may hold: the genuine rows, with the forgeries noted as skipped."""
+        if bool(self.genuine.all()):
+            return self
+        out = tuple(
+            Skipped(self.relative(row), f"a forgery ({row.kind}), which is nobody's sample")
+            for row in self.rows
+            if row.kind != GENUINE
+        )
+        return Manifest(self.root, tuple(row for row in self.rows if row.kind == GENUINE), self.skipped + out)
+
     def relative(self, row: Row) -> str:
         """The row's path as it is shown to people: relative to `root` where it lies there, with forward slashes."""
         if row.path.is_relative_to(self.root):

@@ -224,7 +224,11 @@ def _paper(x_HW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _otsu(level_HW: npt.NDArray[np.float32]) -> float:
-    """The threshold that parts levels from 0 to 1 into two classes of the least variance within (Otsu 1979)."""
+    """The threshold that parts levels from 0 to 1 into two classes of the least variance within (Otsu 1979).
+
+    Raises:
+        TooLittle: where all levels are one.
+    """
     counts, edges = np.histogram(level_HW, bins=256, range=(0.0, 1.0))
     below = np.cumsum(counts)[:-1]
     above = level_HW.size - below
@@ -233,6 +237,8 @@ def _otsu(level_HW: npt.NDArray[np.float32]) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (sums[:-1] / below - (sums[-1] - sums[:-1]) / above) ** 2
     between = np.where((below > 0) & (above > 0), between, -1.0)
+    if between.max() <= 0:
+        raise TooLittle("too little ink: the picture is blank")
     # Between two far peaks every threshold is as good: the middle of the best ones.
     best = np.flatnonzero(between >= between.max() * (1 - 1e-9))
     return float(edges[1 + best[0]] + edges[1 + best[-1]]) / 2

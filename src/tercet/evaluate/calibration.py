@@ -32,6 +32,7 @@ _OPTIONAL: Final = frozenset(
         "cllr",
         "min_cllr",
         "norm",
+        "impostors",
     }
 )
 
@@ -46,8 +47,9 @@ class Calibration:
     `fmr_effective` and `fnmr_effective` say how many independent pairs the counted ones are worth, and `foresee_fmr`
     what another set of people may show. llr = llr_slope * score + llr_offset is the log-likelihood ratio of a score,
     `cllr` its cost on the calibration pairs and `min_cllr` that of the best non-decreasing map (PAV). `norm` is
-    "as-norm" where the scores are normalised ones. `id` is a hash of all the other fields that are not None, so that a
-    decision can name the calibration it rests on. Fields that an older calibration lacks are None.
+    "as-norm" where the scores are normalised ones. `impostors` says of what kind the impostors were ("random": samples
+    of other identities; "skilled": forgeries of the same; "all"). `id` is a hash of all the other fields that are not
+    None, so that a decision can name the calibration it rests on. Fields that an older calibration lacks are None.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Calibration:
     cllr: float | None = None
     min_cllr: float | None = None
     norm: str | None = None
+    impostors: str | None = None
 
     @property
     def llr(self) -> LlrMap | None:
@@ -122,6 +125,7 @@ def calibrate(
     target_fmr: float,
     identities: npt.ArrayLike | None = None,
     norm: str = "none",
+    impostors: str | None = None,
 ) -> Calibration:
     """The lowest threshold whose FMR on these pairs does not exceed `target_fmr`, and the log-likelihood-ratio map.
 
@@ -129,10 +133,10 @@ def calibrate(
     decide. With `identities` [P, 2], whose the samples of each pair are, the intervals allow for pairs that share
     people (`error_rate`); without, they are those of Clopper and Pearson as if pairs were independent, and too narrow.
 
-    `scores` [P] numbers, `genuine` [P] bool, `target_fmr` in (0, 1), `norm` what the scores are normalised by. Cost:
-    O(P log P). Raises InvalidInput where there are fewer than 30 / target_fmr impostor pairs, and where the two kinds
-    overlap so much that no threshold is of use (EER >= 0.45, or FNMR >= 0.95 at the threshold); the message has the
-    numbers.
+    `scores` [P] numbers, `genuine` [P] bool, `target_fmr` in (0, 1), `norm` what the scores are normalised by,
+    `impostors` the name of the kind of impostor that they show. Cost: O(P log P). Raises InvalidInput where there are
+    fewer than 30 / target_fmr impostor pairs, and where the two kinds overlap so much that no threshold is of use
+    (EER >= 0.45, or FNMR >= 0.95 at the threshold); the message has the numbers.
     """
     if norm not in NORMS:
         raise InvalidOption.unknown("norm", norm, NORMS)
@@ -171,6 +175,7 @@ def calibrate(
         "cllr": _sorted_cllr(llr, s, g),
         "min_cllr": curve.min_cllr(),
         "norm": None if norm == "none" else norm,
+        "impostors": impostors,
     }
     if identities is not None:
         codes = np.asarray(identities)
@@ -208,6 +213,8 @@ def _checked_field(name: str, value: object) -> Any:
         good = True
     elif name == "norm":
         good = value in NORMS[1:]
+    elif name == "impostors":
+        good = isinstance(value, str)
     elif name.endswith(("_pairs", "identities")):
         good = isinstance(value, int) and not isinstance(value, bool)
     elif name.endswith("_interval"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tercet.protocol.baselines import plain_baseline, untrained
-from tercet.protocol.calibration import Calibrated, calibrate_run, calibration_rows
+from tercet.protocol.calibration import Calibrated, Impostors, calibrate_run, calibration_rows
 from tercet.protocol.evaluation import Evaluation, Protocol, evaluate_run
 from tercet.protocol.listed import ListedPairs, listed_pairs
 from tercet.protocol.rows import Scored, scored_rows
@@ -19,6 +19,7 @@ __all__ = [
     "calibrate_run",
     "calibration_rows",
     "Calibrated",
+    "Impostors",
     "plain_baseline",
     "untrained",
 ]

@@ -9,7 +9,7 @@ Legend: N samples, D embedding width, P pairs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -18,10 +18,20 @@ import numpy.typing as npt
 from tercet.data import SampleStore
 from tercet.data.trials import Trials
 from tercet.errors import DataError
-from tercet.evaluate import AsNorm, LlrMap, Pairs, cosine, identity_folds, retrieval_per_query, verification
+from tercet.evaluate import (
+    AsNorm,
+    LlrMap,
+    Pairs,
+    ReferenceProtocol,
+    cosine,
+    identity_folds,
+    retrieval_per_query,
+    verification,
+)
 from tercet.evaluate.figures import identification_figures, operating_point, retrieval_figures, verification_figures
 from tercet.protocol.baselines import plain_baseline, untrained
 from tercet.protocol.calibration import normalised_pairs
+from tercet.protocol.forgeries import forgery_figures, pairs_of_forgeries, reference_figures
 from tercet.protocol.listed import ListedPairs, listed_pairs
 from tercet.protocol.rows import Scored, scored_rows, seen_identities
 from tercet.run import Model
@@ -69,6 +79,7 @@ class Evaluation:
             "baselines": {name: dict(figures) for name, figures in self.baselines.items()},
             "identities": self.scored.identities,
             "samples": len(self.scored.rows),
+            **({"forgeries": len(self.scored.forged)} if len(self.scored.forged) else {}),
             "left_out": out,
             "skipped": [dict(entry) for entry in self.skipped],
             "warnings": list(self.warnings),
@@ -89,6 +100,7 @@ def evaluate_run(
     gallery: SampleStore | None = None,
     ignore_same_group: bool = False,
     force_small: bool = False,
+    references: ReferenceProtocol | None = None,
     on_phase: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Score a model on the identities of a store that it has not seen.
@@ -105,6 +117,8 @@ def evaluate_run(
         gallery: Where the queries of retrieval are searched; None: among themselves. The same file is never a result.
         ignore_same_group: Leave out of a query's results what is of its identity and group.
         force_small: Give rates also where the pairs or searches are too few to show them.
+        references: Samples are also questioned against several references of an identity, with their forgeries; the
+            baselines by similarity alone.
         on_phase: Told what comes next.
 
     Raises:
@@ -125,14 +139,60 @@ def evaluate_run(
     if pairs is not None:
         figures |= _decisions(model, task, scored, pairs)
         warnings += _shared_with_calibration(model, task, pairs)
+    forged = _Forged(store, scored, references, seed)
+    if listed is None and pairs is not None:
+        forged_FD = embed_rows(model.encoder, store, scored.forged) if len(scored.forged) else vectors_ND[:0]
+        threshold = None if model.calibration is None else model.calibration.threshold
+        more = forged.figures(pairs, vectors_ND, forged_FD, resamples, norm=model.norm, threshold=threshold)
+        figures, intervals = figures | more[0], intervals | more[1]
     beside: dict[str, Mapping[str, Any]] = {}
     if baselines:
         for name, make in ((model.front_end.BASELINE, plain_baseline), ("untrained", untrained)):
             tell(name)
             others_GD = None if gallery is None else make(model, gallery, there_G)
-            beside[name] = task.figures(make(model, store, here_N), others_GD, there_G, 0)[0]
+            theirs_ND = make(model, store, here_N)
+            beside[name], _, their_pairs = task.figures(theirs_ND, others_GD, there_G, 0)
+            if listed is None and their_pairs is not None:
+                forged_FD = make(model, store, scored.forged) if len(scored.forged) else theirs_ND[:0]
+                more = forged.by_similarity().figures(their_pairs, theirs_ND, forged_FD, 0)
+                beside[name] = {**beside[name], **more[0]}
     skipped = tuple({"path": skipped.path, "reason": skipped.reason} for skipped in store.manifest.skipped)
     return Evaluation(figures, intervals, beside, scored, listed, skipped, warnings, model.fingerprint)
+
+
+@final
+@dataclass(frozen=True)
+class _Forged:
+    """What is said of forgeries and of several references, whatever makes the vectors."""
+
+    store: SampleStore
+    scored: Scored
+    references: ReferenceProtocol | None
+    seed: int
+
+    def figures(
+        self,
+        pairs: Pairs,
+        vectors_ND: npt.NDArray[np.float32],
+        forged_FD: npt.NDArray[np.float32],
+        resamples: int,
+        *,
+        norm: AsNorm | None = None,
+        threshold: float | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The figures under `by_kind` and `references`, as far as there are any, and their intervals."""
+        forged = pairs_of_forgeries(self.store, self.scored, vectors_ND, forged_FD, norm, seed=self.seed)
+        figures, intervals = forgery_figures(
+            self.store, self.scored, pairs, forged, threshold=threshold, resamples=resamples, seed=self.seed
+        )
+        if self.references is not None:
+            figures |= reference_figures(self.store, self.scored, vectors_ND, forged_FD, self.references)
+        return figures, intervals
+
+    def by_similarity(self) -> _Forged:
+        """The same without machines trained for each identity, which is what a baseline is given."""
+        asked = self.references
+        return self if asked is None else replace(self, references=replace(asked, decision="similarity"))
 
 
 @final

@@ -7,7 +7,7 @@ train or validation part, under whatever name it comes.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
@@ -26,11 +26,12 @@ class Scored:
     """What of the data is scored.
 
     Args:
-        rows: Rows of the store, ascending.
+        rows: Rows of the store, ascending; genuine ones.
         identities: How many identities they show.
         left_out: Names of the identities that the model was trained or validated on.
         left_out_samples: How many samples those have.
         warnings: What a reader of the figures should know.
+        forged: Rows of the store, ascending: the forgeries of those identities.
     """
 
     rows: npt.NDArray[np.int64]
@@ -38,6 +39,7 @@ class Scored:
     left_out: tuple[str, ...]
     left_out_samples: int
     warnings: tuple[str, ...]
+    forged: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 def seen_identities(model: Model, store: SampleStore) -> frozenset[str]:
@@ -59,7 +61,8 @@ def scored_rows(model: Model, store: SampleStore) -> Scored:
     split, manifest = model.split.split, store.manifest
     seen_names = {*split.train, *split.validation}
     out = seen_identities(model, store)
-    rows = np.array([n for n, row in enumerate(manifest.rows) if row.identity not in out], dtype=np.int64)
+    kept = np.array([row.identity not in out for row in manifest.rows], dtype=np.bool_)
+    rows = np.flatnonzero(kept & manifest.genuine)
     counts = Counter(manifest.rows[n].identity for n in rows)
     if not counts:
         raise DataError(f"{manifest.root}: every identity took part in training or validation; nobody is left to score")
@@ -76,4 +79,6 @@ def scored_rows(model: Model, store: SampleStore) -> Scored:
             + ", ".join(namesakes[:5])
             + (" ..." if len(namesakes) > 5 else ""),
         )
-    return Scored(rows, len(counts), tuple(sorted(out)), len(manifest) - len(rows), warnings)
+    forged = np.flatnonzero(kept & ~manifest.genuine)
+    forged = forged[[manifest.rows[n].identity in counts for n in forged]]
+    return Scored(rows, len(counts), tuple(sorted(out)), int((~kept).sum()), warnings, forged)

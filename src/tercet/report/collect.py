@@ -24,6 +24,7 @@ from tercet.report.words import calibration_text, columns_and_systems, rate, res
 from tercet.run import Model
 from tercet.run.files import read_json
 from tercet.run.model import embed_rows
+from tercet.tasks import load_task
 
 __all__ = ["collect", "invocation"]
 
@@ -45,7 +46,9 @@ def collect(model: Model, store: SampleStore, *, seed: int = 0, on_phase: Callab
     Raises:
         DataError: Too little is left to score.
     """
-    evaluation = evaluate_run(model, store, seed=seed, on_phase=on_phase).to_json()
+    evaluation = evaluate_run(
+        model, store, seed=seed, references=load_task(model.task).references, on_phase=on_phase
+    ).to_json()
     rows_N = scored_rows(model, store).rows
     labels_N = store.manifest.labels[rows_N]
     vectors_ND = embed_rows(model.encoder, store, rows_N)

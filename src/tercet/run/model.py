@@ -57,7 +57,7 @@ class Decision:
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `tercet verify --json`."""
-        kept = ("id", "target_fmr", "achieved_fmr", "achieved_fnmr", "impostor_pairs")
+        kept = ("id", "target_fmr", "achieved_fmr", "achieved_fnmr", "impostor_pairs", "impostors")
         return {
             "decision": self.decision,
             "score": self.score,

@@ -7,6 +7,7 @@ import torch
 from tercet.data import SignatureFrontEnd
 from tercet.data import signature_layouts as published
 from tercet.encoders import ConvEncoderConfig
+from tercet.evaluate import ReferenceProtocol
 from tercet.tasks.task import Layout, Task
 from tercet.train.augment import affine, skew_identities, stroke
 from tercet.train.plan import Settings
@@ -32,6 +33,7 @@ TASK = Task(
     encoder=ConvEncoderConfig(1, 64, 128, pool="flatten"),
     augment=augment,
     settings=Settings(minutes=5.0, identities_per_batch=16, samples_per_identity=4, forgeries_per_identity=2),
+    references=ReferenceProtocol(),
     layouts=(
         Layout(
             "genuine-forged",

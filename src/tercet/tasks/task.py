@@ -10,6 +10,7 @@ from typing import Any, final
 from tercet.data import LAYOUTS, FrontEnd, Manifest, read_data
 from tercet.encoders import EncoderConfig
 from tercet.errors import InvalidInput, InvalidOption
+from tercet.evaluate import ReferenceProtocol
 from tercet.train.plan import Augment, Plan, Settings
 
 __all__ = ["Layout", "Task"]
@@ -45,6 +46,7 @@ class Task:
         encoder: Shape of the network.
         augment: Changes that leave the identity as it is.
         settings: Training settings, with a budget that is enough for small data.
+        references: How samples are questioned against several references in the test; None: they are not.
         layouts: Ways in which such data is published, beside a folder per identity and a manifest; asked in this order.
     """
 
@@ -55,6 +57,7 @@ class Task:
     augment: Augment
     settings: Settings
     layouts: tuple[Layout, ...] = field(default=())
+    references: ReferenceProtocol | None = None
 
     @property
     def suffixes(self) -> frozenset[str]:
