@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tercet.errors import RunError
+from tercet.functional.options import MINING
 from tercet.train.care import Care
 from tercet.train.doctor import Doctor
 from tercet.train.vitals import Vitals
@@ -121,15 +122,34 @@ def test_an_alarm_goes_one_stage_back_slows_down_and_is_given_up_after_the_third
     care = Care(stage=2)
     assert care.mining_now == "hard"
     first = care.alarm(100, "collapse")
-    assert care.mining_now == "semihard" and care.rate == pytest.approx(0.3) and "'semihard'" in first.text
+    assert care.mining_now == "semihard" and care.rate == pytest.approx(0.5) and "'semihard'" in first.text
     care.alarm(200, "collapse")
     care.alarm(300, "shrinking")
-    assert care.mining_now == "all" and care.highest == 0 and care.rate == pytest.approx(0.027)
+    assert care.mining_now == "all" and care.highest == 0 and care.rate == pytest.approx(0.125)
     with pytest.raises(RunError, match="given up at step 400 after 3 fresh starts"):
         care.alarm(400, "collapse")
 
 
-def test_mining_that_the_user_named_stays():
-    care = Care("hard")
+@pytest.mark.parametrize("mining", MINING)
+def test_mining_that_the_user_named_stays_until_an_alarm_makes_it_easier(mining):
+    care = Care(mining)
+    for _ in range(200):
+        care._advance(replace(HEALTHY, active=0.0001))
+    assert care.mining_now == mining
+    before = care.stage
     care.alarm(1, "collapse")
-    assert care.mining_now == "hard" and "mining" not in care.doctor.remarks[-1].text
+    assert care.mining_now == (mining if before == 0 else ("all", "semihard")[before - 1])
+    assert f"{care.mining_now!r}" in care.doctor.remarks[-1].text
+
+
+def test_auto_mining_hardens_as_fewer_are_active_but_not_beyond_where_it_failed():
+    care = Care()
+    modes = []
+    for _ in range(400):
+        care._advance(replace(HEALTHY, active=0.01))
+        modes.append(care.mining_now)
+    assert modes[0] == "all" and modes[-1] == "hard" and "semihard" in modes
+    care.alarm(400, "shrinking")
+    for _ in range(400):
+        care._advance(replace(HEALTHY, active=0.01))
+    assert care.mining_now == "semihard"

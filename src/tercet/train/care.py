@@ -1,7 +1,7 @@
 """What keeps a training healthy: mining that hardens as the network learns, and a way back when it goes wrong.
 
     mining     "auto" begins with all triplets, goes on to the semi-hard and then to the hardest as fewer are active
-    alarm      one stage back, a lower learning rate, and the weights go back to the best of the validations so far
+    alarm      mining one stage easier, half the learning rate, and the weights go back to the best validation so far
     giving up  after three of those, with a message that says why
 
 The state is a few numbers, all functions of the steps: a resumed training goes the same way.
@@ -25,10 +25,20 @@ __all__ = ["AUTO_MINING", "Care"]
 
 AUTO_MINING: Final = "auto"
 _STAGES: Final = ("all", "semihard", "hard")
+_HARDNESS: Final = {  # the stage that a named mining mode stands at, for the case of an alarm
+    "auto": 0,
+    "all": 0,
+    "random": 1,
+    "distance_weighted": 1,
+    "semihard": 1,
+    "easy_positive": 2,
+    "hard_negative": 2,
+    "hard": 2,
+}
 _NEXT_BELOW: Final = (0.4, 0.04)  # share of all triplets that is active: below it the next stage begins
 _SPAN: Final = 25  # steps over which the share is averaged, and which a stage lasts at least
 _TRIES: Final = 3
-_SLOWER: Final = 0.3  # factor on the learning rate after an alarm
+_SLOWER: Final = 0.5  # factor on the learning rate after an alarm
 
 
 @final
@@ -38,7 +48,7 @@ class Care:
 
     Args:
         mining: What the user asked for: "auto", or one mining mode for the whole training.
-        stage: Of the curriculum, where mining is "auto".
+        stage: Of the curriculum; where one mode was asked for, how hard that is, and easier after an alarm.
         stage_steps: Steps since the stage began.
         active: Running mean of the share of active triplets.
         highest: The hardest stage still allowed; an alarm lowers it.
@@ -48,7 +58,7 @@ class Care:
     """
 
     mining: str = AUTO_MINING
-    stage: int = 0
+    stage: int = -1
     stage_steps: int = 0
     active: float = 1.0
     highest: int = len(_STAGES) - 1
@@ -56,10 +66,15 @@ class Care:
     alarms: int = 0
     doctor: Doctor = field(default_factory=Doctor)
 
+    def __post_init__(self) -> None:
+        if self.stage < 0:
+            self.stage = _HARDNESS[self.mining]
+
     @property
     def mining_now(self) -> str:
         """The mining mode of the next step."""
-        return _STAGES[self.stage] if self.mining == AUTO_MINING else self.mining
+        as_asked = self.mining != AUTO_MINING and self.stage == _HARDNESS[self.mining]
+        return self.mining if as_asked else _STAGES[self.stage]
 
     def look(
         self,
@@ -109,11 +124,10 @@ class Care:
         self.stage = max(0, self.stage - 1)
         self.highest, self.stage_steps = self.stage, 0
         self.doctor.recovered()
-        mining = f", mining {self.mining_now!r}" if self.mining == AUTO_MINING else ""
         return self.doctor.note(
             step,
             f"fresh start {self.alarms}",
-            f"went back to the best weights so far; learning rate times {self.rate:.2g}{mining}",
+            f"went back to the best weights so far; learning rate times {self.rate:.2g}, mining {self.mining_now!r}",
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -129,5 +143,10 @@ class Care:
         self.stage_steps += 1
         if vitals.active == vitals.active:  # NaN: no valid triplet, no news
             self.active += (vitals.active - self.active) / _SPAN
-        if self.stage < self.highest and self.stage_steps >= _SPAN and self.active < _NEXT_BELOW[self.stage]:
+        if (
+            self.mining == AUTO_MINING
+            and self.stage < self.highest
+            and self.stage_steps >= _SPAN
+            and self.active < _NEXT_BELOW[self.stage]
+        ):
             self.stage, self.stage_steps = self.stage + 1, 0
