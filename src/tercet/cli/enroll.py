@@ -219,7 +219,7 @@ def _manifest(model: Model, who: list[str], layout: str) -> Manifest:
         data = Path(who[0])
         if not data.exists():
             raise InvalidOption(f"{who[0]}: no such folder or manifest (and as a name it needs files after it)")
-        return load_task(model.task).read(data, layout=layout)
+        return load_task(model.task).read(data, layout=layout).enrolled()
     files = [Path(word).absolute() for word in who[1:]]
     for file in files:
         if file.is_dir():

@@ -135,7 +135,7 @@ def search(
             vectors = Vectors.read(place)
             vectors.require_model(model.fingerprint, gallery)
         else:
-            vectors, skipped = _embed_data(model, place, layout, screen)
+            vectors, skipped = _embed_data(model, place, layout, screen, gallery=True)
         hits, size = model.search(file, vectors, k), len(vectors)
     probe = file.resolve()
     rows = []
@@ -200,17 +200,25 @@ def read_store(manifest: Manifest, model: Model, screen: Screen) -> SampleStore:
         return SampleStore.read(manifest, model.front_end, progress=progress)
 
 
-def _embed_data(model: Model, data: Path, layout: str, screen: Screen) -> tuple[Vectors, list[dict[str, str]]]:
-    """The vectors of a folder or manifest, with paths as the caller may open them, and what was skipped."""
+def _embed_data(
+    model: Model, data: Path, layout: str, screen: Screen, *, gallery: bool = False
+) -> tuple[Vectors, list[dict[str, str]]]:
+    """The vectors of a folder or manifest, with paths as the caller may open them, and what was skipped.
+
+    A forgery is no sample of the identity that it pretends to be: it has none, and does not stand in a gallery.
+    """
+    from tercet.data import GENUINE
     from tercet.run import Vectors
     from tercet.tasks import load_task
 
     found = load_task(model.task).read(data, layout=layout)
+    found = found.enrolled() if gallery else found
     with read_store(found, model, screen) as store:
         with Counting(screen.notes, "embedding") as progress:
             x_ND = model.embed(store, progress=progress)
         manifest = store.manifest
     base = data if data.is_dir() else data.parent
     paths = tuple(str(base / manifest.relative(row)) for row in manifest.rows)
+    identities = tuple(row.identity if row.kind == GENUINE else "" for row in manifest.rows)
     skipped: list[dict[str, Any]] = [{"path": item.path, "reason": item.reason} for item in manifest.skipped]
-    return Vectors(x_ND, paths, tuple(row.identity for row in manifest.rows), model.fingerprint), skipped
+    return Vectors(x_ND, paths, identities, model.fingerprint), skipped
