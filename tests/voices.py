@@ -27,9 +27,11 @@ def voice(speaker: int, utterance: int, *, seconds: float = 1.5, rate: int = RAT
     return wave_N.astype(np.float32)
 
 
-def write_speakers(folder: Path, *, speakers: int = 8, utterances: int = 4, seconds: float = 1.5) -> Path:
-    """A folder of one folder per speaker, with FLAC files."""
-    for speaker in range(speakers):
+def write_speakers(
+    folder: Path, *, speakers: int = 8, utterances: int = 4, seconds: float = 1.5, first: int = 0
+) -> Path:
+    """A folder of one folder per speaker, with FLAC files; `first` is the number of the first speaker."""
+    for speaker in range(first, first + speakers):
         (folder / f"s{speaker:02d}").mkdir(parents=True)
         for utterance in range(utterances):
             write(folder / f"s{speaker:02d}" / f"{utterance}.flac", voice(speaker, utterance, seconds=seconds))

@@ -1,0 +1,89 @@
+"""The whole way with speech, through the commands alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from tercet.cli.main import main
+from voices import RATE, voice, write, write_speakers
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with speakers/ and a run trained on them for a few steps. Not to be changed."""
+    folder = tmp_path_factory.mktemp("speech")
+    write_speakers(folder / "speakers", speakers=10, utterances=4)
+    write(folder / "speakers" / "s09" / "silence.wav", np.zeros(RATE, np.float32))
+    command = ["train", folder / "speakers", "--task", "speakers", "--out", folder / "run", "--epochs", "5"]
+    assert main([*map(str, command), "--seed", "1"]) == 0
+    return folder
+
+
+@pytest.fixture
+def tercet(capsys):
+    """Runs one command line with --json: (exit code, the object on stdout or None, stderr)."""
+
+    def run(*args):
+        capsys.readouterr()
+        code = main([*map(str, args), "--json"])
+        said = capsys.readouterr()
+        return code, json.loads(said.out) if said.out else None, said.err
+
+    return run
+
+
+def test_a_run_on_speech_is_evaluated_beside_cepstral_statistics(place, tercet):
+    code, found, _ = tercet("evaluate", place / "run", place / "speakers")
+    assert code == 0 and set(found["baselines"]) >= {"mfcc_statistics", "untrained"}
+    assert found["eer"] < 0.5 and found["recall"]["1"] > 0.5
+    config = json.loads((place / "run" / "run.json").read_text())
+    assert (config["front_end"]["kind"], config["encoder"]["kind"]) == ("audio", "speech")
+    assert config["packages"]["soundfile"]
+
+
+def test_silence_is_undecided_and_damage_is_an_error(place, tercet, tmp_path):
+    silence = write(tmp_path / "silence.wav", np.zeros(RATE, np.float32))
+    spoken = place / "speakers" / "s00" / "0.flac"
+    code, found, err = tercet("verify", place / "run", spoken, silence)
+    assert (code, found["decision"], found["score"]) == (3, "undecided", None)
+    assert found["reason"] == f"{silence}: too little speech: 0.0 s found in 1.0 s, 0.2 s are needed"
+    assert "undecided" in err
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(write(tmp_path / "whole.wav", voice(0, 0)).read_bytes()[:9000])
+    code, found, err = tercet("verify", place / "run", spoken, cut)
+    assert (code, found) == (2, None) and f"{cut}: the recording is cut off" in err
+
+
+def test_a_threshold_decides_and_other_rates_are_understood(place, tercet, tmp_path):
+    code, found, _ = tercet("verify", place / "run", *(place / "speakers" / "s00" / f"{n}.flac" for n in (0, 1)))
+    assert (code, found["decision"]) == (3, "undecided") and "no calibrated threshold" in found["reason"]
+    others = write_speakers(tmp_path / "others", speakers=8, utterances=3, first=20)
+    calibrated = shutil.copytree(place / "run", tmp_path / "run")
+    assert tercet("calibrate", calibrated, others, "--fmr", "0.3")[0] == 0
+    at_48 = write(tmp_path / "a.wav", voice(0, 9, rate=48_000), rate=48_000)
+    at_16 = write(tmp_path / "b.ogg", voice(0, 9))
+    code, found, _ = tercet("verify", calibrated, at_48, at_16)
+    assert (code, found["decision"]) == (0, "match") and found["score"] > 0.9 and found["reason"] is None
+
+
+def test_recordings_are_embedded_and_searched(place, tercet, tmp_path):
+    code, found, _ = tercet("embed", place / "run", place / "speakers", "--out", tmp_path / "v.npz")
+    assert code == 0 and found["vectors"] == 40
+    assert [entry["path"] for entry in found["skipped"]] == ["s09/silence.wav"]
+    probe = place / "speakers" / "s03" / "0.flac"
+    code, found, _ = tercet("search", place / "run", probe, "--gallery", tmp_path / "v.npz", "-k", 3)
+    assert code == 0 and found["results"][0]["path"] == str(probe)
+
+
+def test_the_report_shows_spectrograms_and_plays_them(place, tercet, tmp_path):
+    code, _, _ = tercet("report", place / "run", "--out", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert code == 0
+    assert len(re.findall(r'<audio controls preload="none" src="data:audio/mpeg;base64,', page)) > 10
+    assert "media-src data:" in page and "mfcc statistics" in page
+    assert 'alt="query, identity s' in page
