@@ -131,12 +131,12 @@ def test_a_plan_that_cannot_be_is_refused(options, said: str) -> None:
 def test_the_whole_of_a_small_one() -> None:
     heard: list[str] = []
     plan = Plan(
-        rows=24, width=8, threads=1, rounds=2, memory=10**8, seconds=0.003, cases=("semihard", "formula 2"),
+        rows=24, width=8, threads=1, rounds=2, memory=10**8, seconds=0.003, cases=("formula 2",),
         peers=False, closer=False,
     )  # fmt: skip
     result = bench_losses(plan, lambda what, done, total: heard.append(what))
     by_name = {(entry["case"], entry["contender"]): entry for entry in result["entries"]}
-    assert set(by_name) >= {("semihard", "tercet (tiles)"), ("semihard", "torch, broadcast"), ("formula 2", "tercet")}
+    assert set(by_name) == {("formula 2", "tercet"), ("formula 2", "torch, broadcast")}
     for entry in result["entries"]:
         assert entry["largest_rows"] >= 24
         if entry["ms"] is not None:
