@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -43,3 +45,28 @@ class Backend:
         """Close what is open."""
         while self.opened:
             self.opened.pop().close()
+
+
+def write_until_killed(uri: str, said: Path, first: int, settle: bool) -> None:
+    """Enroll one person of five templates after the other, forget some again, and say so before and after."""
+    log = os.open(said, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def say(*words: str) -> None:
+        os.write(log, " ".join(words).encode() + b"\n")
+
+    say("opening")
+    gallery = open_gallery(uri, model="m", dimension=D, create=True)
+    say("open")
+    for number in range(first, 10**6):
+        name = f"p{number}"
+        person = people(1, 5, seed=number)
+        gallery.enroll([Template(name, t.vector, t.content, path=t.path) for t in person])
+        say("enrolled", name)
+        if number % 7 == 3:
+            gone = f"p{number - 2}"
+            if gallery.has(gone):
+                say("forgetting", gone)
+                gallery.forget(gone)
+                say("forgotten", gone)
+        if settle and number % 3 == 0:
+            gallery._store.settle(gallery._collection)

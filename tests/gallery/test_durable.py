@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import stat
@@ -12,62 +13,39 @@ from pathlib import Path
 
 import pytest
 
-from enrolled import D, people, unit_rows
+from enrolled import D, people, unit_rows, write_until_killed
 from tercet.errors import GalleryError
 from tercet.gallery import Template, open_gallery
 
 EACH = 5
 
-WRITER = """
-import sys
-from enrolled import D, people
-from tercet.gallery import open_gallery
-
-uri, first, flush = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "flush"
-print("opening", flush=True)
-gallery = open_gallery(uri, model="m", dimension=D, create=True)
-print("open", flush=True)
-for number in range(first, 10**6):
-    person = [t for t in people(1, 5, seed=number)]
-    name = f"p{number}"
-    gallery.enroll([type(t)(name, t.vector, t.content, path=t.path) for t in person])
-    print("enrolled", name, flush=True)
-    if number % 7 == 3:
-        gone = f"p{number - 2}"
-        print("forgetting", gone, flush=True)
-        gallery.forget(gone)
-        print("forgotten", gone, flush=True)
-    if flush and number % 3 == 0:
-        gallery._store.settle(gallery._collection)
-"""
+KILLER = multiprocessing.get_context("forkserver")
+KILLER.set_forkserver_preload(["enrolled", "pymilvus", "milvus_lite.adapter.grpc.server"])
 
 
-def kill_after(uri: Path, first: int, lines: int, extra: float, flush: str) -> list[str]:
+def kill_after(uri: Path, first: int, lines: int, extra: float, settle: bool) -> list[str]:
     """What a process says that enrolls and forgets, until it is killed `extra` seconds after its n-th line."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", WRITER, str(uri), str(first), flush]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    said: list[str] = []
-    for line in process.stdout:
-        said.append(line.strip())
-        if len(said) == lines:
-            time.sleep(extra)
-            process.send_signal(signal.SIGKILL)
-            break
-    rest, errors = process.communicate()
-    assert process.returncode == -signal.SIGKILL, errors
+    said = uri.with_suffix(".said")
+    said.unlink(missing_ok=True)
+    process = KILLER.Process(target=write_until_killed, args=(str(uri), said, first, settle))
+    process.start()
+    while process.is_alive() and (not said.exists() or said.read_bytes().count(b"\n") < lines):
+        time.sleep(0.002)
+    time.sleep(extra)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     # A line that the kill has cut off was not yet said.
-    return said + [line for line in rest.split("\n")[:-1]]
+    return said.read_text().split("\n")[:-1]
 
 
-def check_after_kills(uri: Path, kills: int, flush: str) -> None:
+def check_after_kills(uri: Path, kills: int, settle: bool) -> None:
     enrolled: set[str] = set()
     forgotten: set[str] = set()
     number = 0
     for kill in range(kills):
         # Lines 1 and 2 are those around the opening; the delays are spread over a write and a rewriting.
-        said = kill_after(uri, number, lines=1 + kill * 5 % 23, extra=0.0131 * (kill % 8) ** 2, flush=flush)
+        said = kill_after(uri, number, lines=1 + kill * 5 % 23, extra=0.0131 * (kill % 8) ** 2, settle=settle)
         doubtful = ""
         for line in said:
             word, _, name = line.partition(" ")
@@ -116,15 +94,15 @@ def holds(folder: Path, text: str) -> list[Path]:
     return found
 
 
-@pytest.mark.parametrize("flush", ["log", "flush"])
-def test_kills(tmp_path: Path, flush: str) -> None:
-    check_after_kills(tmp_path / "g.db", 4, flush)
+@pytest.mark.parametrize("settle", [False, True])
+def test_kills(tmp_path: Path, settle: bool) -> None:
+    check_after_kills(tmp_path / "g.db", 4, settle)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("flush", ["log", "flush"])
-def test_many_kills(tmp_path: Path, flush: str) -> None:
-    check_after_kills(tmp_path / "g.db", 60, flush)
+@pytest.mark.parametrize("settle", [False, True])
+def test_many_kills(tmp_path: Path, settle: bool) -> None:
+    check_after_kills(tmp_path / "g.db", 60, settle)
 
 
 def test_nothing_of_the_forgotten_is_left_in_the_files(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ N templates, D embedding width, T probes of one tile, I identities
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,9 @@ from tercet.errors import InvalidInput
 from tercet.evaluate import Calibration
 from tercet.gallery.answers import Match
 from tercet.gallery.gallery import Gallery
-from tercet.run import Decision
+
+if TYPE_CHECKING:
+    from tercet.run import Decision
 
 __all__ = ["Claim", "Identification", "RunnerUp", "identify", "runner_up_margin", "verify_claim"]
 
@@ -112,6 +114,8 @@ class Identification:
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `tercet identify --json`."""
+        from tercet.run import Decision
+
         shown = Decision("undecided", 0.0, self.threshold, self.calibration, self.model).to_json()
         return {
             "decision": self.decision,
@@ -138,6 +142,8 @@ def verify_claim(
     Raises:
         GalleryError: Nobody of that name is enrolled.
     """
+    from tercet.run import Decision  # with torch, which the rest of a gallery does without
+
     found = gallery.of(identity, probe_D)
     score = found[0].score
     if calibration is None or not _of_plain_scores(calibration):

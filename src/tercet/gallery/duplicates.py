@@ -9,10 +9,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import squareform
 
 from tercet.errors import InvalidInput
 
@@ -35,6 +31,11 @@ def alike(x_ND: npt.NDArray[np.float32], threshold: float) -> list[list[int]]:
     Raises:
         InvalidInput: A threshold outside -1 to 1, or one so low that chains cannot be held in memory.
     """
+    from scipy.cluster.hierarchy import fcluster, linkage  # nearly a second to import
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial.distance import squareform
+
     if not -1 <= threshold <= 1:
         raise InvalidInput(f"threshold={threshold:g} must be a cosine similarity, -1 to 1")
     firsts, seconds, total = [], [], 0

@@ -20,8 +20,6 @@ from tercet.errors import DataError, GalleryError, InvalidInput
 from tercet.gallery.answers import Enrolled
 from tercet.gallery.gallery import Gallery
 from tercet.gallery.templates import Template
-from tercet.run import Vectors
-from tercet.run.files import write_bytes
 
 __all__ = ["export_gallery", "import_gallery", "read_export"]
 
@@ -38,6 +36,8 @@ def export_gallery(gallery: Gallery, path: Path) -> int:
         GalleryError: There is nothing to export.
         RunError: The file cannot be written.
     """
+    from tercet.run.files import write_bytes  # with torch, which the rest of a gallery does without
+
     vectors, records, paths, identities = [], [], [], []
     for entry, vector_D, picture in gallery.entries():
         vectors.append(vector_D)
@@ -74,6 +74,8 @@ def read_export(path: Path) -> tuple[str, list[Template]]:
     Raises:
         DataError: It is missing, damaged, or holds a row without an identity.
     """
+    from tercet.run import Vectors
+
     vectors = Vectors.read(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
