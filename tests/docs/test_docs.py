@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tercet.cli.main import main
+from voices import write_speakers
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -49,8 +50,11 @@ def test_python_runs(page: str, code: str, demo_run: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("page", "code"), blocks("sh"))
 def test_shell_runs_on_small_data(page: str, code: str, demo_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every `tercet` line of a shell block, on the demo's pictures in place of the reader's, for a moment only."""
+    """Every `tercet` line of a shell block, on the demo's pictures or made-up voices, for a moment only."""
     monkeypatch.chdir(demo_run)
+    if "speakers/" in code and not Path("speakers").exists():
+        write_speakers(Path("speakers"), speakers=10, utterances=3)
+        write_speakers(Path("other-speakers"), speakers=20, utterances=4, first=20)
     lines = [line.split("#")[0].strip() for line in code.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("tercet ")]
     assert commands or "make " in code or "pip " in code, f"{page}: a shell block that shows nothing of tercet"
