@@ -72,6 +72,7 @@ def command_line() -> str:
         "gallery import",
         "gallery purge",
         "gallery calibrate",
+        "bench losses",
     )
     pages = [f"## tercet {verb}\n\n```\n{help_of(*verb.split())}\n```" for verb in verbs]
     head = "# Command line\n\nMade by `make docs` from the commands' own `--help`.\n\n"
