@@ -166,7 +166,8 @@ def test_soft_margin_with_chosen_triplets():
 
 
 def test_unknown_engines_are_named(monkeypatch):
-    with pytest.raises(tercet.InvalidOption, match="engine='gpu' is not known; allowed: 'auto', 'fused', 'triton', 'tiles'"):
+    known = "engine='gpu' is not known; allowed: 'auto', 'fused', 'triton', 'tiles'"
+    with pytest.raises(tercet.InvalidOption, match=known):
         TF.use_engine("gpu").__enter__()
     monkeypatch.setenv("TERCET_ENGINE", "fast")
     with pytest.raises(tercet.InvalidOption, match="TERCET_ENGINE='fast' is not known"):

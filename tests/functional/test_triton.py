@@ -25,8 +25,8 @@ from tercet.functional import _triton, _triton_kernels, triplets
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MODES = ("all", "hard", "semihard", "hard_negative", "easy_positive")
-SMALL = _triton.Blocks(rows=16, columns=16, width=16, positives=2, pairs=16)  # several blocks along every axis
-WIDE = dataclasses.replace(SMALL, width=64, positives=8)
+SMALL = _triton.Blocks(rows=16, columns=16, width=16, part=32, positives=2, warps=4)  # several blocks along every axis
+WIDE = dataclasses.replace(SMALL, width=64, part=64, positives=8)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -58,7 +58,7 @@ def faster_interpreter():
 @pytest.fixture
 def blocks(monkeypatch):
     def use(sizes):
-        monkeypatch.setattr(_triton, "Blocks", lambda: sizes)
+        monkeypatch.setattr(_triton.Blocks, "of", lambda dtype: sizes)
 
     use(WIDE)
     return use
@@ -116,12 +116,12 @@ def test_equals_the_tiles(mining, distance, margin, reduction, width, with_refer
 
 
 @given(
-    batch=batches(references=True, max_rows=20),
+    batch=batches(references=True),
     distance=st.sampled_from(DISTANCES),
     mining=st.sampled_from(MODES),
     margin=st.sampled_from([0.0, 0.5, "soft"]),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_equals_the_definition(batch, distance, mining, margin):
     """On whole numbers, where float32 is exact for squared distances and its ties are those of float64."""
     distance = distance if batch.kind == "random" else "squared"
@@ -142,26 +142,25 @@ def test_equals_the_definition(batch, distance, mining, margin):
     same(got, [exact.detach(), exact_x.grad], 1e-4)
 
 
-@pytest.mark.parametrize("distance", DISTANCES)
-@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize(("distance", "reduction"), [("squared", "mean"), ("euclidean", "none"), ("cosine", "anchor")])
 def test_several_parts_of_the_width_and_of_the_positives(distance, reduction, blocks):
     blocks(SMALL)
-    x = torch.randn(19, 35, generator=torch.Generator().manual_seed(0))
-    labels, weight = torch.tensor([0] * 7 + [1] * 2 + [2] * 9 + [-1]), torch.randn(19)
+    x = torch.randn(17, 35, generator=torch.Generator().manual_seed(0))
+    labels, weight = torch.tensor([0] * 6 + [1] * 2 + [2] * 8 + [-1]), torch.rand(17)
     options = {"distance": distance, "reduction": reduction, "margin": 0.5}
     same(run("triton", x, labels, weight, **options), run("tiles", x, labels, weight, **options))
 
 
 @pytest.mark.parametrize("width", [130, 1024])
 def test_wide_rows(width, blocks):
-    blocks(dataclasses.replace(SMALL, width=128))
-    x, labels = torch.randn(17, width, generator=torch.Generator().manual_seed(0)), torch.arange(17) // 3
+    blocks(dataclasses.replace(SMALL, width=128, part=512))
+    x, labels = torch.randn(9, width, generator=torch.Generator().manual_seed(0)), torch.arange(9) // 3
     same(run("triton", x, labels, margin=9.0), run("tiles", x, labels, margin=9.0))
 
 
 @pytest.mark.parametrize("mining", ["all", "semihard"])
 def test_one_large_class_and_singletons(mining, blocks):
-    x, labels = spread_rows(40, 3, 0), torch.tensor([5] * 37 + [7, 8, -1])
+    x, labels = spread_rows(24, 3, 0), torch.tensor([5] * 21 + [7, 8, -1])
     options = {"mining": mining, "margin": 20.0, "reduction": "anchor"}
     same(run("triton", x, labels, **options), run("tiles", x, labels, **options))
 
@@ -181,8 +180,8 @@ def test_small_and_empty_problems(rows, labels, mining, blocks):
 @pytest.mark.parametrize(("mining", "distance"), [("all", d) for d in DISTANCES] + [(m, "squared") for m in MODES[1:]])
 def test_no_worse_than_the_eager_formula_in_the_same_precision(dtype, mining, distance, blocks):
     """The truth is the definition in float64 on the rows as they are after rounding to `dtype`."""
-    x = torch.nn.functional.normalize(torch.randn(19, 17, generator=torch.Generator().manual_seed(7)), dim=1).to(dtype)
-    labels, weight = torch.arange(19) % 5, torch.randn(19)
+    x = torch.nn.functional.normalize(torch.randn(11, 17, generator=torch.Generator().manual_seed(7)), dim=1).to(dtype)
+    labels, weight = torch.arange(11) % 3, torch.rand(11)
     options = {"mining": mining, "distance": distance, "margin": 0.3}
 
     def definition(rows):
@@ -191,15 +190,14 @@ def test_no_worse_than_the_eager_formula_in_the_same_precision(dtype, mining, di
         loss.backward()
         return loss.detach().double(), rows.grad.double()
 
-    exact, eager = definition(x.double()), definition(x)
-    for got, plain, truth in zip(run("triton", x, labels, **options), eager, exact, strict=True):
+    exact, eager, fast = definition(x.double()), definition(x), run("triton", x, labels, **options)
+    for got, plain, truth in zip(fast, eager, exact, strict=True):
         assert (got - truth).abs().max() <= (plain - truth).abs().max() + 1e-6
-    # In float32 all but the rounding of the result: half rows lose nothing on the way.
-    value = run("triton", x, labels, **options)[0]
-    assert abs(value - exact[0]) <= 2e-6 * (1 + abs(exact[0]))
+    # All but the rounding of the result to `dtype`: half rows lose nothing on the way.
+    assert abs(fast[0] - exact[0]) <= 2e-6 * (1 + abs(exact[0]))
+    rounding = {torch.float32: 2e-5, torch.bfloat16: 4e-3, torch.float16: 1e-3}[dtype]
     weighted = {**options, "reduction": "none"}
-    same(run("triton", x, labels, weight, **weighted), run("tiles", x, labels, weight, **weighted),
-         {torch.float32: 2e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype])  # fmt: skip
+    same(run("triton", x, labels, weight, **weighted), run("tiles", x, labels, weight, **weighted), rounding)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -31,7 +31,7 @@ LOWER = textwrap.dedent(
         "*fp64": "loss",
     }.items():
         TYPES |= dict.fromkeys(names.split(), of)
-    OPTIONS = dict(WIDTH=1000, R=64, N=32, W=128, P=8, S=16, PRECISION="ieee", UPCAST=False, OWN=True, OTHER=True)
+    OPTIONS = dict(WIDTH=1000, R=64, N=32, W=64, V=128, P=8, S=16, PRECISION="ieee", UPCAST=False, OWN=True, OTHER=True)
     OPTIONS |= dict(GRADIENT=True, KIND=kernels.EUCLIDEAN.value, TIMES=kernels.SPLIT.value)
     target = GPUTarget("cuda", 90, 32)
     backend = make_backend(target)

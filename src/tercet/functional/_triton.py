@@ -43,15 +43,26 @@ _NAMES = 1 << 31  # rows are named in int32
 
 @dataclass(frozen=True)
 class Blocks:
-    """Sizes of the blocks of work, powers of 2 and at least 16 (`positives`: at least 1)."""
+    """Sizes of the blocks of work: powers of 2, at least 16 (`positives`: at least 1).
 
-    rows: int = 64
-    columns: int = 64
-    width: int = 128
+    The sizes of `of` are those whose code for compute capability 9.0 keeps nearly everything in registers.
+    """
+
+    rows: int
+    columns: int
+    width: int  # at a time, in the distances
+    part: int  # of the width, in the gradient: with several, each goes over the distances again
+    warps: int
     positives: int = 32
     pairs: int = 16
-    warps: int = 4
     stages: int = 2
+
+    @classmethod
+    def of(cls, dtype: torch.dtype) -> Blocks:
+        """The sizes for rows of one dtype."""
+        if dtype in _HALF:
+            return cls(rows=64, columns=32, width=128, part=128, warps=8)
+        return cls(rows=32, columns=32, width=32, part=128, warps=4)
 
 
 def cannot_reduce(x_BD: Tensor, y_MD: Tensor | None, problem: Problem) -> str | None:
@@ -94,7 +105,7 @@ def reduce_triplets(
     None where a class is so large that the table of positive distances would not stay small beside the rows.
     """
     with torch.no_grad(), _on_device(x_BD.device):
-        batch = _Batch(x_BD.detach(), None if y_MD is None else y_MD.detach(), problem, blocks or Blocks())
+        batch = _Batch(x_BD.detach(), None if y_MD is None else y_MD.detach(), problem, blocks or Blocks.of(x_BD.dtype))
         if batch.positives * len(x_BD) > _TABLE_NUMBERS:
             return None
         if batch.positives == 0:
@@ -169,15 +180,16 @@ class _Batch:
             nowhere_M = torch.full_like(order_M, -1)
             self.others = self._side(y_MD, order_M, name_M, nowhere_M, first_M, last_M, of_others=True)
         width = x_BD.shape[1]
-        self.width_at_once = min(blocks.width, max(16, triton.next_power_of_2(width)))
-        self.parts = triton.cdiv(width, self.width_at_once)
+        whole = max(16, triton.next_power_of_2(width))
+        self.part = min(blocks.part, whole)
+        self.parts = triton.cdiv(width, self.part)
         self.launch = {"num_warps": blocks.warps, "num_stages": blocks.stages}
         self.tile = {
             "KIND": self.kind,
             "WIDTH": width,
             "R": blocks.rows,
             "N": blocks.columns,
-            "W": self.width_at_once,
+            "W": min(blocks.width, whole),
             "PRECISION": "ieee",
             "UPCAST": kernels.INTERPRETED,
         }
@@ -290,7 +302,7 @@ class _Batch:
         return (triton.cdiv(rows, self.blocks.rows),)
 
     def _pair_sizes(self) -> dict[str, int]:
-        return {"WIDTH": self.tile["WIDTH"], "S": self.blocks.pairs, "W": self.width_at_once}
+        return {"WIDTH": self.tile["WIDTH"], "S": self.blocks.pairs, "W": self.part}
 
     def all_triplets(
         self, problem: Problem, d_BK: Tensor, weight_B: Tensor, whole: bool, gradient: bool
@@ -314,7 +326,7 @@ class _Batch:
                     columns.x, columns.z, columns.size, columns.name, columns.self_place, d_BK, margin_B, weight_B,
                     loss_B, active_B, slope_BK, rows.dz, len(rows.x), len(columns.x), self.positives, first,
                     SOFT=problem.margin is None, OWN=own, OTHER=other, GRADIENT=gradient, TIMES=times, P=at_once,
-                    **precise, **self.launch,
+                    V=self.part, **precise, **self.launch,
                 )  # fmt: skip
         return loss_B, active_B, slope_BK
 

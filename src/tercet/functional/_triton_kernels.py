@@ -9,7 +9,8 @@ gradient of a row is complete in its own program (the tile is symmetric: what a 
 is a comparison with that column's thresholds). A reference has `OWN` for the batch and, in a second launch with the
 sides exchanged, `OTHER` for the reference.
 
-Legend: R rows of a block, N columns at a time, D width, W width at a time, K positives of the largest class, P of them
+Legend: R rows of a block, N columns at a time, D width, W width at a time in
+the distances and V in the gradient, K positives of the largest class, P of them
 at a time.
 """
 
@@ -168,13 +169,14 @@ def all_triplets(
     other_x, other_z, other_size, other_name, other_self_place, other_d_table, other_margin, other_weight,
     loss, active, slope_table, dz, rows, columns, positives, first_positive,
     KIND: tl.constexpr, SOFT: tl.constexpr, OWN: tl.constexpr, OTHER: tl.constexpr, GRADIENT: tl.constexpr,
-    TIMES: tl.constexpr, WIDTH: tl.constexpr, R: tl.constexpr, N: tl.constexpr, W: tl.constexpr, P: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    TIMES: tl.constexpr, WIDTH: tl.constexpr, R: tl.constexpr, N: tl.constexpr, W: tl.constexpr, V: tl.constexpr,
+    P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Every triplet with one of P positives of its anchor: losses, counts, slopes by positive, gradient by negatives.
 
     Adds to `loss` and `active` [rows], fills columns first_positive.. of `slope_table` [rows, K] (for the hinge: how
-    many negatives lie below each threshold), adds to `dz` [rows, D]. The second axis of the grid cuts the width.
+    many negatives lie below each threshold), adds to `dz` [rows, D]. The second axis of the grid cuts the width
+    into parts of V, each of which goes over the distances again.
     """
     row_R = _block(tl.program_id(0).to(tl.int64) * R, rows, R)
     real_R = row_R >= 0
@@ -191,7 +193,7 @@ def all_triplets(
     active_R = tl.full([R], 0, tl.int64)
     slope_RP = tl.full([R, P], 0.0, tl.float32)
     sum_R = tl.full([R], 0.0, tl.float32)
-    dz_RW = tl.full([R, W], 0.0, tl.float32)
+    dz_RV = tl.full([R, V], 0.0, tl.float32)
     top_R = tl.full([R], float("-inf"), tl.float32)
     if OWN:
         for k in range(first_positive, last_positive):
@@ -262,34 +264,34 @@ def all_triplets(
                     c_RN = tl.where(d_RN > 0, c_RN / tl.where(d_RN > 0, 2.0 * d_RN, 1.0), 0.0)
                 if KIND == COSINE:
                     c_RN = c_RN * size_N[None, :]
-                from_W = part * W
+                from_V = part * V
                 if KIND == EUCLIDEAN:
                     # 1 / d enlarges the rounding of a product: pairs that nearly coincide are subtracted one by one.
                     both_RN = size_R[:, None] + size_N[None, :]
                     near_RN = (d_RN * d_RN < both_RN * (CLOSE * CLOSE)) & (c_RN != 0)
                     near_N = tl.max(near_RN.to(tl.int32), axis=0)
                     if tl.max(near_N, axis=0) > 0:
-                        dz_RW += _near_pairs(x, other_x, row_R, column_N, tl.where(near_RN, c_RN, 0.0), near_N, from_W,
-                                             WIDTH, R, N, W)  # fmt: skip
+                        dz_RV += _near_pairs(x, other_x, row_R, column_N, tl.where(near_RN, c_RN, 0.0), near_N, from_V,
+                                             WIDTH, R, N, V)  # fmt: skip
                         c_RN = tl.where(near_RN, 0.0, c_RN)
-                part_NW = z_NW
-                if WIDTH > W:
-                    part_NW = _load_rows(other_z, column_N, real_N, from_W, WIDTH, W)
+                part_NV = z_NW
+                if WIDTH > W or V != W:
+                    part_NV = _load_rows(other_z, column_N, real_N, from_V, WIDTH, V)
                 if TIMES == SPLIT:
                     high_RN = c_RN.to(tl.bfloat16)
                     low_RN = (c_RN - high_RN.to(tl.float32)).to(tl.bfloat16)
                     sum_R += tl.sum(high_RN.to(tl.float32) + low_RN.to(tl.float32), axis=1)
-                    dz_RW += _product(high_RN, part_NW, PRECISION, UPCAST) + _product(
-                        low_RN, part_NW, PRECISION, UPCAST
+                    dz_RV += _product(high_RN, part_NV, PRECISION, UPCAST) + _product(
+                        low_RN, part_NV, PRECISION, UPCAST
                     )
                 else:
                     sum_R += tl.sum(c_RN, axis=1)
                     if TIMES == WHOLE:
-                        dz_RW += _product(c_RN.to(part_NW.dtype), part_NW, PRECISION, UPCAST)
+                        dz_RV += _product(c_RN.to(part_NV.dtype), part_NV, PRECISION, UPCAST)
                     elif TIMES == WIDEN:
-                        dz_RW += _product(c_RN, part_NW.to(tl.float32), PRECISION, UPCAST)
+                        dz_RV += _product(c_RN, part_NV.to(tl.float32), PRECISION, UPCAST)
                     else:
-                        dz_RW += _product(c_RN, part_NW, PRECISION, UPCAST)
+                        dz_RV += _product(c_RN, part_NV, PRECISION, UPCAST)
     if OWN:
         if part == 0:
             tl.store(loss + row_R, tl.load(loss + row_R, mask=real_R, other=0.0) + loss_R, mask=real_R)
@@ -298,32 +300,32 @@ def all_triplets(
             tl.store(slope_table + at_RP, slope_RP, mask=real_R[:, None] & (first_positive + at_P < positives)[None, :])
     if GRADIENT:
         if KIND != COSINE:
-            z_RW = _load_rows(z, row_R, real_R, part * W, WIDTH, W)
-            dz_RW = 2.0 * (dz_RW - sum_R[:, None] * z_RW.to(tl.float32))
-        at_W = part * W + tl.arange(0, W)
-        at_RW = row_R[:, None] * WIDTH + at_W[None, :]
-        here_RW = real_R[:, None] & (at_W < WIDTH)[None, :]
-        tl.store(dz + at_RW, tl.load(dz + at_RW, mask=here_RW, other=0.0) + dz_RW, mask=here_RW)
+            z_RV = _load_rows(z, row_R, real_R, part * V, WIDTH, V)
+            dz_RV = 2.0 * (dz_RV - sum_R[:, None] * z_RV.to(tl.float32))
+        at_V = part * V + tl.arange(0, V)
+        at_RV = row_R[:, None] * WIDTH + at_V[None, :]
+        here_RV = real_R[:, None] & (at_V < WIDTH)[None, :]
+        tl.store(dz + at_RV, tl.load(dz + at_RV, mask=here_RV, other=0.0) + dz_RV, mask=here_RV)
 
 
 @triton.jit
 def _near_pairs(
-    x, other_x, row_R, column_N, c_RN, near_N, from_W, WIDTH: tl.constexpr, R: tl.constexpr, N: tl.constexpr,
-    W: tl.constexpr,
+    x, other_x, row_R, column_N, c_RN, near_N, from_V, WIDTH: tl.constexpr, R: tl.constexpr, N: tl.constexpr,
+    V: tl.constexpr,
 ):  # fmt: skip
-    """Sum over the near columns of c (other - row) [R, W], each difference by itself."""
+    """Sum over the near columns of c (other - row) [R, V], each difference by itself."""
     at_N = tl.arange(0, N)
-    at_W = from_W + tl.arange(0, W)
-    x_RW = _load_rows(x, row_R, row_R >= 0, from_W, WIDTH, W).to(tl.float32)
-    sum_RW = tl.full([R, W], 0.0, tl.float32)
+    at_V = from_V + tl.arange(0, V)
+    x_RV = _load_rows(x, row_R, row_R >= 0, from_V, WIDTH, V).to(tl.float32)
+    sum_RV = tl.full([R, V], 0.0, tl.float32)
     for n in range(N):
         here_N = at_N == n
         if tl.max(tl.where(here_N, near_N, 0), axis=0) > 0:
             column_1 = tl.max(tl.where(here_N, column_N, -1), axis=0)
-            y_W = tl.load(other_x + (column_1 * WIDTH + at_W), mask=at_W < WIDTH, other=0.0).to(tl.float32)
+            y_V = tl.load(other_x + (column_1 * WIDTH + at_V), mask=at_V < WIDTH, other=0.0).to(tl.float32)
             c_R = tl.sum(tl.where(here_N[None, :], c_RN, 0.0), axis=1)
-            sum_RW += c_R[:, None] * (y_W[None, :] - x_RW)
-    return sum_RW
+            sum_RV += c_R[:, None] * (y_V[None, :] - x_RV)
+    return sum_RV
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "floors", "first_floor"])
