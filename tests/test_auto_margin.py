@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import tercet.functional as TF
 from tercet import AutoMargin, InvalidInput, InvalidOption, MultiSampleTripletLoss, TripletLoss
 from tercet.functional.options import MINING
-from tercet.functional.spread import negative_spread
+from tercet.functional.spread import chance_spread, negative_spread
 
 
 def rows(count=64, width=16, seed=0, scale=1.0):
@@ -61,9 +61,28 @@ def test_the_margin_is_in_the_units_of_the_distance_and_scales_with_the_embeddin
         x, labels = rows(scale=scale)
         loss = TripletLoss(AutoMargin(share=0.5), distance=distance)
         loss(x, labels)
-        assert loss.margin.value == pytest.approx(0.5 * negative_spread(x, labels, distance=distance))
+        spread = max(negative_spread(x, labels, distance=distance), chance_spread(x, distance=distance))
+        assert loss.margin.value == pytest.approx(0.5 * spread)
         values.append(loss.margin.value)
     assert values[1] / values[0] == pytest.approx({"squared": 100, "euclidean": 10, "cosine": 1}[distance], rel=1e-4)
+
+
+@pytest.mark.parametrize("distance", ["squared", "euclidean", "cosine"])
+def test_chance_is_what_random_vectors_of_any_length_have(distance):
+    for scale in (1.0, 7.0):
+        x, _ = rows(1024, 64, scale=scale)
+        every = torch.arange(1024)
+        assert chance_spread(x, distance=distance) == pytest.approx(
+            negative_spread(x, every, distance=distance), rel=0.05
+        )
+
+
+def test_an_embedding_that_shrinks_to_a_cone_does_not_take_the_margin_with_it():
+    x, labels = rows(64, 16)
+    cone = torch.nn.functional.normalize(0.01 * x + torch.eye(16)[0], dim=1)
+    loss = TripletLoss(AutoMargin(share=0.5))
+    loss(cone, labels)
+    assert loss.margin.value == pytest.approx(0.5 * 2 / 4) and negative_spread(cone, labels) < 1e-3
 
 
 def test_random_unit_vectors_get_a_margin_that_shrinks_with_the_width():
@@ -92,7 +111,8 @@ def test_with_a_reference_with_given_triplets_and_in_formula_2():
     y, others = rows(40, seed=1)
     loss = TripletLoss(AutoMargin())
     value = loss(x, labels, reference=y, reference_labels=others)
-    assert loss.margin.value == pytest.approx(0.5 * negative_spread(x, labels, reference=y, reference_labels=others))
+    spread = max(negative_spread(x, labels, reference=y, reference_labels=others), chance_spread(x))
+    assert loss.margin.value == pytest.approx(0.5 * spread)
     assert float(value) == float(
         TF.batch_triplet_loss(x, labels, margin=loss.margin.value, reference=y, reference_labels=others)
     )
@@ -112,7 +132,7 @@ def test_it_averages_over_the_span_and_stays_in_evaluation():
     spreads = []
     for scale in (1.0, 2.0, 3.0):
         x, labels = rows(scale=scale)
-        spreads.append(negative_spread(x, labels))
+        spreads.append(max(negative_spread(x, labels), chance_spread(x)))
         loss(x, labels)
     assert margin.value == pytest.approx(((spreads[0] + spreads[1]) / 2 + spreads[2]) / 2)
     kept = margin.value

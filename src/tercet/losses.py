@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import tercet.functional as TF
 from tercet.errors import InvalidInput, InvalidOption
 from tercet.functional.options import DISTANCES, MINING, REDUCTIONS, Margin, check_choice
-from tercet.functional.spread import negative_spread
+from tercet.functional.spread import chance_spread, negative_spread
 
 __all__ = ["AutoMargin", "MultiSampleTripletLoss", "TripletLoss"]
 
@@ -21,11 +21,13 @@ __all__ = ["AutoMargin", "MultiSampleTripletLoss", "TripletLoss"]
 class AutoMargin(nn.Module):
     """A margin that follows the run's own distances, accepted by the losses wherever a number is.
 
-    margin = `share` * s, with s the standard deviation of the distances of negative pairs, averaged over about `span`
-    batches: in the units of the loss's distance, the same for every width and scale of the embedding. Each call of the
-    loss in training mode looks at its batch (`tercet.functional.spread.negative_spread`: a sample, so at next to no
-    cost); in evaluation mode the margin stays. It depends on the batch alone, so it works with every mining mode, with
-    a reference set, and in several processes that see the same gathered batch.
+    margin = `share` * max(s, c), with s the standard deviation of the distances of negative pairs and c that of random
+    vectors of the same length and width, averaged over about `span` batches: in the units of the loss's distance, the
+    same for every width and scale of the embedding. c is a floor, without which an embedding could shrink, its margin
+    with it, and call that progress. Each call of the loss in training mode looks at its batch
+    (`tercet.functional.spread`: a sample, so at next to no cost); in evaluation mode the margin stays. It depends on
+    the batch alone, so it works with every mining mode, with a reference set, and in several processes that see the
+    same gathered batch.
 
     The state (the margin and the number of batches seen) is in `state_dict()`; docs/margin.md has the experiments that
     chose the rule.
@@ -42,7 +44,7 @@ class AutoMargin(nn.Module):
     >>> loss = tercet.TripletLoss(margin=margin, mining="semihard")
     >>> x = torch.nn.functional.normalize(torch.randn(64, 32, generator=torch.Generator().manual_seed(0)), dim=1)
     >>> value = loss(x, torch.arange(64) // 4)
-    >>> 0.15 < margin.value < 0.21
+    >>> 0.17 < margin.value < 0.2
     True
     """
 
@@ -81,6 +83,7 @@ class AutoMargin(nn.Module):
             )
             if found is not None:
                 self._seen += 1
+                found = max(found, chance_spread(embeddings, distance=distance))
                 # At first the plain mean of what was seen, so that no start value has to be forgotten.
                 self._spread += (found - self._spread) / min(int(self._seen), self.span)
         return self.value

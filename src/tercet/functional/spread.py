@@ -5,19 +5,37 @@ Legend: B rows of the batch, M reference rows, D embedding width, T anchors that
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from tercet.functional._compile import full_precision
 from tercet.functional.distances import Geometry
-from tercet.functional.options import working_dtype
+from tercet.functional.options import DISTANCES, check_choice, check_embeddings, working_dtype
 from tercet.functional.triplets import check_problem
 
-__all__ = ["negative_spread"]
+__all__ = ["chance_spread", "negative_spread"]
 
 # A standard deviation of a hundred thousand pairs is known to well under one per cent; more would only cost time.
 _MOST_ANCHORS = 256
 _MOST_OTHERS = 1024
+
+
+@torch.no_grad()
+@full_precision
+def chance_spread(embeddings: Tensor, *, distance: str = "squared") -> float:
+    """Standard deviation of the distance of two independent random vectors of the embeddings' length and width.
+
+    With r^2 the mean squared length of the rows [B, D]: 2 r^2 / sqrt(D) for squared distances, r / sqrt(2 D) for
+    euclidean ones, 1 / sqrt(D) for cosine ones; exact as D grows. O(B D).
+    """
+    check_embeddings("embeddings", embeddings)
+    check_choice("distance", distance, DISTANCES)
+    count, width = embeddings.shape
+    square = float(embeddings.to(torch.float64).square().sum(1).mean()) if count else 0.0
+    unit = 1 / math.sqrt(width)
+    return {"squared": 2 * square * unit, "euclidean": math.sqrt(square / 2) * unit, "cosine": unit}[distance]
 
 
 @torch.no_grad()
