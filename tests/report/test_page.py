@@ -130,6 +130,18 @@ def test_page_asks_nothing_of_any_host(page: Page) -> None:
     assert "default-src 'none'" in text
 
 
+def test_what_is_heard_is_played_beside_its_picture_and_has_a_name() -> None:
+    seen = np.zeros((1, 80, 100), np.uint8)
+    spoken = [picture(seen, identity="ann", path=f"ann/{k}.wav", sound=b"an MP3 file") for k in range(2)]
+    shown = Outline(render(Page(title="t", summary=("s",), false_matches=(Pair(*spoken, score=0.5),))))
+    heard = shown.all("audio")
+    assert [player["src"] for player in heard] == ["data:audio/mpeg;base64,YW4gTVAzIGZpbGU="] * 2
+    assert [player["aria-label"] for player in heard] == [f"{n} sample, identity ann" for n in ("first", "second")]
+    assert "controls" in heard[0] and "autoplay" not in heard[0]
+    (policy,) = (meta["content"] for meta in shown.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and "media-src data:;" in policy
+
+
 def test_names_from_the_data_are_escaped() -> None:
     evil = '"><script>alert(1)</script>'
     bad = Picture("data:image/png;base64,AA==", evil, evil, True)
