@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 import tercet.evaluate.similarity as similarity
 from tercet.errors import InvalidInput
-from tercet.evaluate import Retrieval, cosine, retrieval, retrieval_per_query
+from tercet.evaluate import Retrieval, cosine, nearest, retrieval, retrieval_per_query
 
 KS = (1, 2, 5)
 
@@ -185,3 +187,123 @@ def test_bad_arguments_are_named(arguments, message):
     }
     with pytest.raises(InvalidInput, match=message):
         retrieval(**(good | arguments))
+
+
+def ranked(seed: int, rows: int = 60, classes: int = 12):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(rows, 4)), rng.integers(classes, size=rows)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30)
+def test_map_is_scikit_learns_average_precision(seed):
+    x, labels = ranked(seed)
+    found = retrieval_per_query(x, labels, full_ranking=True)
+    for q in np.flatnonzero(found.included):
+        others = np.arange(len(x)) != q
+        score = cosine(np.repeat(x[q : q + 1], len(x), axis=0), x)
+        expected = average_precision_score(labels[others] == labels[q], score[others])
+        assert found.average_precision[q] == pytest.approx(expected, abs=1e-9)
+    assert found.summary().map == pytest.approx(found.average_precision[found.included].mean(), abs=1e-12)
+
+
+def test_map_at_ties_follows_the_order_of_rows():
+    # All alike: row 0 finds rows 1, 2, 3 in this order, and its positives are rows 1 and 3.
+    found = retrieval_per_query(np.ones((4, 2)), [1, 1, 2, 1], full_ranking=True)
+    assert found.average_precision[0] == pytest.approx((1 / 1 + 2 / 3) / 2, abs=1e-12)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=10)
+def test_figures_agree_with_pytorch_metric_learning(seed):
+    accuracy = pytest.importorskip("pytorch_metric_learning.utils.accuracy_calculator")
+    inference = pytest.importorskip("pytorch_metric_learning.utils.inference")
+    distances = pytest.importorskip("pytorch_metric_learning.distances")
+    x, labels = ranked(seed)
+    names = ("mean_average_precision_at_r", "r_precision", "precision_at_1")
+
+    def theirs(**options):
+        knn = inference.CustomKNN(distances.CosineSimilarity())
+        calculator = accuracy.AccuracyCalculator(
+            include=names, k="max_bin_count", knn_func=knn, device=torch.device("cpu"), **options
+        )
+        return calculator.get_accuracy(torch.from_numpy(x), torch.from_numpy(labels))
+
+    found = retrieval(x, labels)
+    plain = theirs()
+    assert found.map_at_r == pytest.approx(plain["mean_average_precision_at_r"], abs=1e-9)
+    assert found.r_precision == pytest.approx(plain["r_precision"], abs=1e-9)
+    assert found.recall["1"] == pytest.approx(plain["precision_at_1"], abs=1e-9)
+    assert found.precision["1"] == found.recall["1"]
+    assert found.class_recall["1"] == pytest.approx(theirs(avg_of_avgs=True)["precision_at_1"], abs=1e-9)
+
+
+def test_precision_counts_what_is_not_there_as_wrong():
+    found = retrieval([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], [3, 3, 8], ks=(1, 5))
+    assert found.precision == {"1": 1.0, "5": 0.2}
+
+
+def test_recall_by_class_does_not_let_large_classes_outweigh_small_ones():
+    # Nine queries of one class that succeed and two of another that fail.
+    angle = np.concatenate([np.linspace(0, 0.1, 9), [1.0, 1.5]])
+    x = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    x[-1] = -x[-1]
+    found = retrieval(x, [1] * 9 + [2] * 2)
+    assert found.recall["1"] == pytest.approx(9 / 11) and found.class_recall["1"] == 0.5
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=30)
+def test_rows_of_the_same_identity_and_group_are_no_results(seed):
+    x, labels = ranked(seed, rows=24, classes=4)
+    groups = np.random.default_rng(seed).choice(["", "a", "b"], size=24)
+    found = retrieval_per_query(x, labels, query_groups=groups, ks=KS, full_ranking=True)
+    same = (labels[:, None] == labels) & (groups[:, None] == groups) & (groups[:, None] != "")
+    for q in range(24):
+        left = np.flatnonzero(~same[q] & (np.arange(24) != q))
+        alone = by_loops(x[q : q + 1], labels[q : q + 1], x[left], labels[left])
+        if alone[0] is None:
+            assert found.positives[q] == 0
+        else:
+            assert found.positives[q] == alone[0]["r"] and found.recall["2"][q] == alone[0]["2"]
+            assert found.map_at_r[q] == pytest.approx(alone[0]["map"], abs=1e-12)
+    apart = retrieval_per_query(
+        x, labels, x, labels, query_ids=np.arange(24), gallery_ids=np.arange(24), query_groups=groups,
+        gallery_groups=groups, ks=KS, full_ranking=True,
+    )  # fmt: skip
+    np.testing.assert_array_equal(apart.average_precision, found.average_precision)
+
+
+@pytest.mark.parametrize("groups", [["a"], [1, 2]])
+def test_groups_are_strings_one_a_row(groups):
+    with pytest.raises(InvalidInput, match=r"query_groups: expected strings \[2\]"):
+        retrieval_per_query(np.eye(2), [0, 0], query_groups=groups)
+    with pytest.raises(InvalidInput, match="gallery_groups: groups are needed on both sides"):
+        retrieval_per_query(np.eye(2), [0, 0], np.eye(2), [0, 0], query_groups=["a", "b"])
+
+
+@pytest.mark.parametrize("kept", [2**26, 0])
+def test_the_short_list_gives_what_the_slow_way_gives(kept, monkeypatch):
+    # Duplicates and a zero row, so that some answers cannot be proven and take the slow way.
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(900, 8)).astype(np.float32)
+    x[100:140], x[500:520], x[9] = x[7], x[500] + 1e-7, 0
+    ids = rng.integers(400, size=900)
+    slow = [nearest(x, k=12), nearest(x, k=12, query_ids=ids)]
+    monkeypatch.setattr(similarity, "LEAST_GALLERY", 100)
+    monkeypatch.setattr(similarity, "_KEPT_VALUES", kept)
+    quick = [nearest(x, k=12), nearest(x, k=12, query_ids=ids)]
+    for one, other in zip(quick, slow, strict=True):
+        np.testing.assert_array_equal(one.index_QK, other.index_QK)
+        np.testing.assert_array_equal(one.score_QK, other.score_QK)
+
+
+def test_what_the_short_list_does_not_prove_is_searched_the_slow_way(monkeypatch):
+    monkeypatch.setattr(similarity, "LEAST_GALLERY", 100)
+    calls = []
+    slow = similarity._nearest_keys
+    monkeypatch.setattr(similarity, "_nearest_keys", lambda q, *a, **k: calls.append(len(q)) or slow(q, *a, **k))
+    x = np.random.default_rng(1).normal(size=(400, 8))
+    nearest(x, k=5)
+    assert not calls
+    assert (nearest(np.ones((400, 8)), k=5).index_QK[1] == [0, 2, 3, 4, 5]).all() and sum(calls) == 400

@@ -18,12 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.errors import InvalidInput
+from tercet.evaluate.shortlist import LEAST_GALLERY, Shortlist
 
 __all__ = ["Neighbours", "cosine", "nearest"]
 
 _GRID = 2.0**24
 _TILE_ENTRIES = 2**20  # keys in memory at a time: 8 MiB, which the processor's cache can nearly hold
 _INDEX = np.int64(2**32 - 1)
+_KEPT_VALUES = 2**26  # a gallery up to here (512 MiB) is kept in float64 while it is searched
 _NOTHING = np.int64(-(2**62))  # the key of an excluded row or an empty place: below that of every score
 
 
@@ -202,8 +204,22 @@ def nearest_tiles(
     if len(gallery_GD) > _INDEX:
         raise InvalidInput(f"gallery_GD: at most {_INDEX} rows, got {len(gallery_GD)}")
     order = np.argsort(wanted_Q, kind="stable")
+    short = kept = None
+    if len(gallery_GD) >= LEAST_GALLERY and len(order) > 1:
+        kept = unit_rows(gallery_GD) if gallery_GD.size <= _KEPT_VALUES else None
+        parts = [unit_rows(part).astype(np.float32) for part in _parts(gallery_GD)] if kept is None else []
+        unit = np.concatenate(parts) if kept is None else kept.astype(np.float32)
+        short = Shortlist(unit, None if left_out is None else left_out.gallery_G)
     start = 0
     while start < len(order):
+        if short is not None:
+            stop = min(len(order), start + short.rows_at_once())
+            rows, k = order[start:stop], int(wanted_Q[order[stop - 1]])
+            count = short.width(k)
+            if count is not None:
+                yield (rows, *_read_keys(_quick_keys(short, query_QD, gallery_GD, kept, k, count, rows, left_out)))
+                start = stop
+                continue
         # The chunk's K is that of its last row, and its width follows from K: shrink until both agree.
         stop = min(len(order), start + max(1, _TILE_ENTRIES // tile))
         while True:
@@ -214,11 +230,55 @@ def nearest_tiles(
             stop = start + fits
         rows = order[start:stop]
         keys = _nearest_keys(unit_rows(query_QD[rows]), gallery_GD, k, rows, left_out, columns=max(tile, 2 * k))
-        empty = keys == _NOTHING
-        index = np.where(empty, np.int64(-1), _INDEX - (keys & _INDEX))
-        score = np.where(empty, 0.0, (keys >> np.int64(32)) / _GRID).astype(np.float32)
-        yield rows, index, score
+        yield (rows, *_read_keys(keys))
         start = stop
+
+
+def _parts(x_ND: npt.NDArray[np.floating]) -> Iterator[npt.NDArray[np.floating]]:
+    size = max(1, _TILE_ENTRIES // max(1, x_ND.shape[1]))
+    return (x_ND[start : start + size] for start in range(0, len(x_ND), size))
+
+
+def _read_keys(keys: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Gallery rows and similarities; -1 and 0 at empty places."""
+    empty = keys == _NOTHING
+    index = np.where(empty, np.int64(-1), _INDEX - (keys & _INDEX))
+    return index, np.where(empty, 0.0, (keys >> np.int64(32)) / _GRID).astype(np.float32)
+
+
+def _quick_keys(
+    short: Shortlist,
+    query_QD: npt.NDArray[np.floating],
+    gallery_GD: npt.NDArray[np.floating],
+    kept_GD: npt.NDArray[np.float64] | None,
+    k: int,
+    count: int,
+    rows: npt.NDArray[np.int64],
+    left_out: SampleIds | None,
+) -> npt.NDArray[np.int64]:
+    """`_nearest_keys` by way of a short list; the slow way where the list does not prove to be enough."""
+    query = unit_rows(query_QD[rows])
+    index_BC, bound_B = short.candidates(query, count)
+    keys = np.empty(index_BC.shape, dtype=np.int64)
+    size = short.parts(count, query.shape[1])
+    for start in range(0, len(rows), size):
+        part = slice(start, start + size)
+        places = index_BC[part]
+        found = unit_rows(gallery_GD[places.ravel()]) if kept_GD is None else kept_GD[places.ravel()]
+        cosine_BC = np.einsum("bcd,bd->bc", found.reshape(*places.shape, -1), query[part])
+        keys[part] = (np.rint(cosine_BC * _GRID).astype(np.int64) << np.int64(32)) + (_INDEX - places)
+    if left_out is not None:
+        keys[left_out.query_Q[rows, None] == left_out.gallery_G[index_BC]] = _NOTHING
+    keys.sort(axis=1)
+    best = keys[:, ::-1][:, :k]
+    open_ = (best[:, -1] >> np.int64(32)) <= np.ceil(bound_B * _GRID) + 1
+    if open_.any():
+        some = np.flatnonzero(open_)
+        size = max(1, _TILE_ENTRIES // (2 * max(1024, 2 * k)))
+        for start in range(0, len(some), size):
+            here = some[start : start + size]
+            best[here] = _nearest_keys(query[here], gallery_GD, k, rows[here], left_out, columns=max(1024, 2 * k))
+    return best
 
 
 def all_keys(
