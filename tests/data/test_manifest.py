@@ -55,5 +55,12 @@ def test_forgeries_belong_to_their_target_and_are_not_counted_as_its_samples():
     assert manifest.genuine.tolist() == [True, False, False]
     assert manifest.kinds.tolist() == ["genuine", "skilled", "simple"]
     assert manifest.counts() == {"a": 1, "b": 0}
+    enrolled = manifest.enrolled()
+    assert [row.path.name for row in enrolled.rows] == ["a.png"]
+    assert [(item.path, item.reason.split(",")[0]) for item in enrolled.skipped] == [
+        ("b.png", "a forgery (skilled)"),
+        ("c.png", "a forgery (simple)"),
+    ]
+    assert enrolled.enrolled() is enrolled
     with pytest.raises(ValueError, match="read-only"):
         manifest.genuine[0] = False
