@@ -91,9 +91,11 @@ def labels_of(count, classes, seed):
 
 
 def cases():
-    """Every mode with every distance and margin; reductions, widths and references by turns."""
+    """Every mode with every distance, hinge and soft; kinds of margin, reductions, widths and references by turns."""
     widths, reductions, turn = itertools.cycle([1, 3, 5, 33]), itertools.cycle(REDUCTIONS), itertools.cycle([0, 1, 1])
-    for mining, distance, margin in itertools.product(MODES, DISTANCES, ["number", "rows", "soft"]):
+    hinges = itertools.cycle(["number", "rows"])
+    for mining, distance, soft in itertools.product(MODES, DISTANCES, [False, True]):
+        margin = "soft" if soft else next(hinges)
         yield mining, distance, margin, next(reductions), next(widths), bool(next(turn))
 
 
@@ -176,8 +178,11 @@ def test_small_and_empty_problems(rows, labels, mining, blocks):
     same(run("triton", x, labels, **with_reference), run("tiles", x, labels, **with_reference))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize(("mining", "distance"), [("all", d) for d in DISTANCES] + [(m, "squared") for m in MODES[1:]])
+@pytest.mark.parametrize(
+    ("mining", "distance", "dtype"),
+    [("all", d, t) for d in DISTANCES for t in (torch.float32, torch.bfloat16, torch.float16)]
+    + [(m, "squared", torch.bfloat16) for m in MODES[1:]],
+)
 def test_no_worse_than_the_eager_formula_in_the_same_precision(dtype, mining, distance, blocks):
     """The truth is the definition in float64 on the rows as they are after rounding to `dtype`."""
     x = torch.nn.functional.normalize(torch.randn(11, 17, generator=torch.Generator().manual_seed(7)), dim=1).to(dtype)
@@ -255,11 +260,11 @@ def test_euclidean_gradient_beside_a_pair_that_nearly_coincides(gap, blocks):
 
 
 def test_a_row_near_the_origin_does_not_suffer_from_far_rows(blocks):
-    x = torch.randn(40, 8, generator=torch.Generator().manual_seed(1)) + 1e4
+    x = torch.randn(20, 8, generator=torch.Generator().manual_seed(1)) + 1e4
     x[:4] = torch.randn(4, 8, generator=torch.Generator().manual_seed(2)) * 1e-3
-    labels = torch.tensor([0, 0, 1, 1] + [2] * 36)
+    labels = torch.tensor([0, 0, 1, 1] + [2] * 16)
     options = {"distance": "euclidean", "margin": 0.0, "mining": "hard_negative", "reduction": "none"}
-    fast = run("triton", x, labels, torch.ones(40), **options)[0][:4]
+    fast = run("triton", x, labels, torch.ones(20), **options)[0][:4]
     exact = TF.reference.batch_triplet_loss(x.double(), labels, **options)[:4]
     torch.testing.assert_close(fast, exact, rtol=1e-4, atol=1e-9)
 
@@ -273,7 +278,7 @@ def test_soft_losses_stay_positive_far_below_the_margin(blocks):
 
 
 def test_the_same_call_gives_the_same_bits(blocks):
-    x, labels = torch.randn(33, 20, generator=torch.Generator().manual_seed(0)), labels_of(33, 6, 0)
+    x, labels = torch.randn(18, 20, generator=torch.Generator().manual_seed(0)), labels_of(18, 4, 0)
     for mining in ("all", "semihard"):
         first, second = (run("triton", x, labels, mining=mining, margin=5.0) for _ in range(2))
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

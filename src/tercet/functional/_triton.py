@@ -45,7 +45,8 @@ _NAMES = 1 << 31  # rows are named in int32
 class Blocks:
     """Sizes of the blocks of work: powers of 2, at least 16 (`positives`: at least 1).
 
-    The sizes of `of` are those whose code for compute capability 9.0 keeps nearly everything in registers.
+    Those of `of` were chosen by compiling for compute capability 9.0: outside registers a thread keeps 40 bytes beside
+    bfloat16 rows, 680 beside float32 ones. They have not been timed.
     """
 
     rows: int
