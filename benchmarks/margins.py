@@ -222,7 +222,9 @@ def table(path: Path) -> None:
         print(f"\n{figure}, points worse than the best fixed margin of the set")
         print(f"{'rule':14}" + "".join(f"{name:>14}" for name in sets) + f"{'mean':>9}{'worst':>9}")
         mean = {key: 100 * statistics.fmean(sign * line[figure] for line in found) for key, found in by.items()}
-        best = {name: min(v for (s, rule), v in mean.items() if s == name and rule.startswith("fixed")) for name in sets}
+        best = {
+            name: min(v for (s, rule), v in mean.items() if s == name and rule.startswith("fixed")) for name in sets
+        }
         for rule in RULES:
             off = [mean[name, rule] - best[name] for name in sets if (name, rule) in mean]
             if len(off) == len(sets):
