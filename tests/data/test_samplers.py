@@ -221,3 +221,34 @@ def test_forgeries_of_nobody_known_are_never_drawn_and_bad_arguments_are_named()
         PKSampler(labels, **options, forged=forged.astype(np.int64))
     with pytest.raises(InvalidInput, match="two identities"):
         PKSampler(labels[:4], **options, forged=np.array([False, False, True, True]))
+
+
+def test_the_samples_of_a_visit_are_of_different_groups():
+    """Of ten identities with four sessions of three samples each: four of a visit are of four sessions, all are used."""
+    labels, groups = np.arange(120) // 12, np.arange(120) // 3
+    sampler = PKSampler(labels, identities_per_batch=5, samples_per_identity=4, seed=0, groups=groups)
+    for step in range(12):
+        by_identity = sampler.batch(step).reshape(5, 4)
+        assert (labels[by_identity] == labels[by_identity[:, :1]]).all()
+        assert all(len(set(groups[some])) == 4 for some in by_identity)
+    assert len(set(np.concatenate([sampler.batch(step) for step in range(6)]))) == 120
+
+
+def test_a_small_session_is_spread_over_the_visits_of_a_large_one():
+    """Of 12 and 4 samples, each visit of four has three and one."""
+    labels, groups = np.repeat([0, 1], 16), np.tile(np.repeat([0, 1], [12, 4]), 2)
+    sampler = PKSampler(labels, identities_per_batch=2, samples_per_identity=4, seed=3, groups=groups)
+    found = [groups[sampler.batch(step)].reshape(2, 4).sum(1) for step in range(40)]
+    assert 0.85 < np.mean(np.concatenate(found) == 1) <= 1
+
+
+def test_groups_that_say_nothing_change_nothing():
+    labels = np.arange(60) // 6
+    plain, grouped = (
+        PKSampler(labels, identities_per_batch=4, samples_per_identity=3, seed=5, groups=groups)
+        for groups in (None, np.zeros(60, np.int64))
+    )
+    for step in range(10):
+        np.testing.assert_array_equal(plain.batch(step), grouped.batch(step))
+    with pytest.raises(InvalidInput, match=r"groups: must be integers \[60\], not \[59\]"):
+        PKSampler(labels, identities_per_batch=4, samples_per_identity=3, seed=5, groups=np.zeros(59, np.int64))

@@ -29,8 +29,11 @@ class PKSampler:
     where there are fewer), in cycles of their own. They are no samples of it: the K, the positive pair and the epoch
     are of genuine rows. Forgeries of an identity without a genuine row are never drawn.
 
-    Everything is a function of (labels, P, K, F, seed, step); there is no state to save. Cost per batch: O(P K) and one
-    random order of the identities per round.
+    Where groups are known (sessions, videos), that order spreads each group of an identity evenly, so that the K
+    samples of a visit are of as many groups as it has: a positive from the same session teaches the session.
+
+    Everything is a function of (labels, groups, P, K, F, seed, step); there is no state to save. Cost per batch: O(P K)
+    and one random order of the identities per round.
 
     Args:
         labels: int [N], one non-negative label per row; gaps are fine. Of a forgery: whose it pretends to be.
@@ -39,6 +42,7 @@ class PKSampler:
         seed: a non-negative integer.
         forged: bool [N], which rows are forgeries; None: none.
         forgeries_per_identity: F, 0 or more.
+        groups: int [N], what samples of one identity share beside it; None: nothing is known.
 
     Raises:
         InvalidInput: for labels of fewer than two identities, labels without a positive pair, or numbers out of range.
@@ -55,6 +59,7 @@ class PKSampler:
         seed: int,
         forged: npt.NDArray[np.bool_] | None = None,
         forgeries_per_identity: int = 0,
+        groups: npt.NDArray[np.int64] | None = None,
     ) -> None:
         labels_N = np.asarray(labels)
         if labels_N.ndim != 1 or not np.issubdtype(labels_N.dtype, np.integer):
@@ -72,6 +77,9 @@ class PKSampler:
         forged_N = np.zeros(len(labels_N), np.bool_) if forged is None else np.asarray(forged)
         if forged_N.shape != labels_N.shape or forged_N.dtype != np.bool_:
             raise InvalidInput(f"forged: must be bool [{len(labels_N)}], not {forged_N.dtype} {list(forged_N.shape)}")
+        self._groups = None if groups is None else np.asarray(groups)
+        if self._groups is not None and self._groups.shape != labels_N.shape:
+            raise InvalidInput(f"groups: must be integers [{len(labels_N)}], not {list(self._groups.shape)}")
         genuine = np.flatnonzero(~forged_N)
         names_I, inverse_G, counts_I = np.unique(labels_N[genuine], return_inverse=True, return_counts=True)
         if len(counts_I) < 2:
@@ -143,7 +151,7 @@ class PKSampler:
         if len(rows) <= wanted:
             return rows
         cycle, chunk = divmod(round_, -(-len(rows) // wanted))
-        order = self._random(_CYCLE, identity, cycle).permutation(rows)
+        order = self._shuffled(rows, self._random(_CYCLE, identity, cycle))
         return np.take(order, range(chunk * wanted, (chunk + 1) * wanted), mode="wrap")
 
     def _some_forged(self, identity: int, use: int, visit: int) -> npt.NDArray[np.int64]:
@@ -159,7 +167,21 @@ class PKSampler:
         rows = self._rows[identity]
         if len(rows) <= self.samples_per_identity:
             return rows
-        return self._random(_EXTRA, step, identity).permutation(rows)[: self.samples_per_identity]
+        return self._shuffled(rows, self._random(_EXTRA, step, identity))[: self.samples_per_identity]
+
+    def _shuffled(self, rows: npt.NDArray[np.int64], random: np.random.Generator) -> npt.NDArray[np.int64]:
+        """A random order of an identity's rows, in which the rows of each group are spread evenly."""
+        order = random.permutation(rows)
+        if self._groups is None:
+            return order
+        _, group, size = np.unique(self._groups[order], return_inverse=True, return_counts=True)
+        if len(size) == 1:
+            return order
+        # The r-th row of a group of n stands at (r + offset) / n of the way, each group with an offset of its own.
+        by_group = np.argsort(group, kind="stable")
+        turn = np.empty(len(order))
+        turn[by_group] = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
+        return order[np.argsort((turn + random.random(len(size))[group]) / size[group], kind="stable")]
 
     def _random(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))

@@ -118,6 +118,7 @@ class _Training:
                 seed=settings.seed,
                 forged=~store.manifest.genuine[self.train_rows],
                 forgeries_per_identity=settings.forgeries_per_identity,
+                groups=_groups_of(store)[self.train_rows],
             )
         except InvalidInput as error:  # unreadable files have left too little
             raise DataError(f"{store.manifest.root}: cannot be trained on ({error})") from error
@@ -353,6 +354,12 @@ def _decayed(encoder: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 def _rows_of(store: SampleStore, identities: tuple[str, ...]) -> npt.NDArray[np.int64]:
     wanted = frozenset(identities)
     return np.array([n for n, row in enumerate(store.manifest.rows) if row.identity in wanted], dtype=np.int64)
+
+
+def _groups_of(store: SampleStore) -> npt.NDArray[np.int64]:
+    """For each row the number of its group: what samples share without being good evidence for one identity."""
+    groups_N: npt.NDArray[np.int64] = np.unique([row.group for row in store.manifest.rows], return_inverse=True)[1]
+    return groups_N
 
 
 def _some_identities(store: SampleStore, identities: tuple[str, ...], most: int) -> npt.NDArray[np.int64]:
