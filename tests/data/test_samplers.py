@@ -224,7 +224,7 @@ def test_forgeries_of_nobody_known_are_never_drawn_and_bad_arguments_are_named()
 
 
 def test_the_samples_of_a_visit_are_of_different_groups():
-    """Of ten identities with four sessions of three samples each: four of a visit are of four sessions, all are used."""
+    """Of ten identities with four sessions of three samples each: four of a visit are of four sessions, all used."""
     labels, groups = np.arange(120) // 12, np.arange(120) // 3
     sampler = PKSampler(labels, identities_per_batch=5, samples_per_identity=4, seed=0, groups=groups)
     for step in range(12):
