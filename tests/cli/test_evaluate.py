@@ -103,3 +103,57 @@ def test_calibrate_refuses_too_few_pairs_and_leaves_what_is_there(
     assert run("calibrate", copy, digits, "--fmr", "0.0001").refused("300000 impostor pairs", "1875")
     assert run("calibrate", copy, digits, "--fmr", "2").refused("target_fmr")
     assert (copy / "calibration.json").read_text() == before
+
+
+@pytest.fixture
+def listed(digits: Path, tmp_path: Path) -> Path:
+    """A list of pairs of the digits kept for the test, two folds."""
+    lines = []
+    test = ("7", "8", "9")
+    for n, digit in enumerate(test):
+        files = [f"{digit}/{file.name}" for file in sorted((digits / digit).iterdir())]
+        other = sorted((digits / test[n - 1]).iterdir())
+        for i in range(10):
+            lines.append(f"{files[i]}\t{files[i + 1]}\t1\t{i % 2}")
+            lines.append(f"{files[i]}\t{test[n - 1]}/{other[i].name}\t0\t{i % 2}")
+    file = tmp_path / "list.tsv"
+    file.write_text("\n".join(lines))
+    return file
+
+
+def test_a_list_is_scored_pair_by_pair(run, trained: Path, digits: Path, listed: Path) -> None:
+    ended = run("evaluate", trained, digits, "--protocol", "verification", "--pairs", listed, "--keep-seen", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["pairs"] == {"genuine": 30, "impostor": 30}
+    assert ended.json["accuracy_standard_error"] is not None
+    listed.write_text(listed.read_text() + "\n7/none.png\t8/none.png\t0\t1")
+    assert run("evaluate", trained, digits, "--pairs", listed).refused("line 61", "no such file: 7/none.png")
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (("--protocol", "retrieval", "--pairs", "x"), "--pairs has no part"),
+        (("--keep-seen",), "--keep-seen is for the pairs of --pairs"),
+        (("--protocol", "verification", "--ignore-same-group"), "--ignore-same-group has no part"),
+        (("--protocol", "identification", "--gallery", "x"), "--gallery has no part"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(run, tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    assert run("evaluate", tmp_path, tmp_path, *options).refused(said)
+
+
+def test_identification_in_words(run, trained: Path, digits: Path) -> None:
+    ended = run("evaluate", trained, digits, "--protocol", "identification", "--force-small")
+    assert ended.code == 0, ended.err
+    assert "identification among 1 enrolled identities" in ended.out
+    assert "FNIR, rank 1" in ended.out and "10.0 %" in ended.out
+
+
+def test_as_norm_is_chosen_once_and_kept(run, trained: Path, digits: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    found = run("calibrate", copy, digits, "--fmr", "0.1", "--norm", "as-norm", "--cohort", "3", "--json").json
+    assert found["norm"] == "as-norm" and found["cohort"] == 3 and found["llr_slope"] > 0
+    assert len(list(copy.glob("cohort-*.safetensors"))) == 1
+    a, b = sorted((digits / "8").iterdir())[:2]
+    assert run("verify", copy, a, b, "--json").json["llr"] is not None
