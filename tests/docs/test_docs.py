@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import warnings
@@ -13,6 +14,7 @@ import pytest
 
 from tercet.cli.main import main
 from voices import write_speakers
+from writers import write_writers
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -55,6 +57,8 @@ def test_shell_runs_on_small_data(page: str, code: str, demo_run: Path, monkeypa
     if "speakers/" in code and not Path("speakers").exists():
         write_speakers(Path("speakers"), speakers=10, utterances=3)
         write_speakers(Path("other-speakers"), speakers=20, utterances=4, first=20)
+    if "writers/" in code:
+        _prepare_writers(trains="tercet train writers/" in code)
     lines = [line.split("#")[0].strip() for line in code.splitlines()]
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("tercet ")]
     assert commands or "make " in code or "pip " in code, f"{page}: a shell block that shows nothing of tercet"
@@ -64,6 +68,17 @@ def test_shell_runs_on_small_data(page: str, code: str, demo_run: Path, monkeypa
         if "--minutes" in small:
             small[small.index("--minutes") + 1] = "0.02"
         assert main(small) in (0, 1, 3), f"{page}: {shlex.join(small)}"
+
+
+def _prepare_writers(*, trains: bool) -> None:
+    """Made-up writers, and a run on them for the blocks that do not train one themselves."""
+    if not Path("writers").exists():
+        write_writers(Path("writers"), writers=30, genuine=8, forged=5)
+    if trains:
+        shutil.rmtree("signature-run", ignore_errors=True)
+    elif not Path("signature-run").exists():
+        train = ["train", "writers", "--task", "signatures", "--minutes", "0.02", "--out", "signature-run"]
+        assert main(train) == 0
 
 
 def test_made_parts_are_fresh() -> None:

@@ -9,21 +9,33 @@ from tercet.data import signature_layouts as published
 from tercet.encoders import ConvEncoderConfig
 from tercet.evaluate import ReferenceProtocol
 from tercet.tasks.task import Layout, Task
-from tercet.train.augment import affine, skew_identities, stroke
+from tercet.train.augment import stroke
+from tercet.train.augment_ink import rewrite
 from tercet.train.plan import Settings
 
 __all__ = ["TASK"]
 
 
 def augment(x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Make other writers of the few there are, by slant and proportions; then turn, scale, move and ink each a little.
+    """Make other writers of the few there are, by slant and bend; then turn, scale, move and shake each a little.
 
-    A forgery is slanted as its target is, so that it stays as hard to tell. Nothing is ever mirrored: the mirror image
-    of a signature is not genuine.
+    A forgery is bent as its target is, so that it stays as hard to tell. Nothing is ever mirrored: the mirror image of
+    a signature is not genuine.
     """
-    x_BCHW = skew_identities(x_BCHW, labels_B, generator, share=0.8, strength=0.15)
-    x_BCHW = affine(x_BCHW, generator, shift=0.04, zoom=(0.9, 1.1), stretch=0.1, degrees=10)
-    return stroke(x_BCHW, generator, thinner=0.3, thicker=0.6)
+    x_BCHW = rewrite(
+        x_BCHW,
+        labels_B,
+        generator,
+        share=0.8,
+        skew=0.15,
+        bend=0.12,
+        tremble=0.02,
+        shift=0.08,
+        zoom=0.1,
+        stretch=0.1,
+        degrees=8,
+    )
+    return stroke(x_BCHW, generator, thinner=0.15, thicker=0.3)
 
 
 TASK = Task(
