@@ -136,3 +136,27 @@ def test_triplet_indices_of_any_integer_type_are_indices():
 def test_more_wrong_inputs_name_the_argument(call, name):
     with pytest.raises(tercet.InvalidInput, match=name):
         call(torch.randn(4, 3), torch.tensor([0, 0, 1, 1]))
+
+
+@pytest.mark.parametrize("distance", ["squared", "cosine"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_formula_2_of_a_collapsed_batch_lies_on_the_hinge(distance, dtype):
+    row = torch.randn(1, 37, dtype=dtype, generator=torch.Generator().manual_seed(5))
+    loss, gradient = value_and_gradient(
+        TF.multi_sample_triplet_loss, row.repeat(21, 1), torch.arange(21) % 4, margin=0.0, distance=distance
+    )
+    assert loss == 0 and not gradient.any()
+
+
+@pytest.mark.parametrize("loss", [TF.batch_triplet_loss, TF.multi_sample_triplet_loss])
+def test_rows_whose_distances_overflow_are_refused(loss):
+    x, labels = torch.randn(6, 4) * 1e20, torch.arange(6) // 2
+    with pytest.raises(tercet.InvalidInput, match="embeddings must stay below"):
+        loss(x, labels)
+    assert torch.isfinite(loss(x, labels, distance="cosine"))
+
+
+def test_the_definition_takes_a_margin_of_no_dimension():
+    x, labels = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(6) // 2
+    wanted = TF.reference.batch_triplet_loss(x, labels, margin=0.5)
+    assert TF.reference.batch_triplet_loss(x, labels, margin=torch.tensor(0.5)) == wanted

@@ -16,7 +16,15 @@ from numba import njit
 
 # Everything but the assumption that infinities do not occur: they mark what is to be skipped.
 _MATH = {"contract", "nsz", "arcp", "reassoc", "nnan"}
-compiled = njit(fastmath=_MATH, nogil=True, cache=True)
+
+
+def compiled(function):
+    """Compile on first use; the code is kept for the next process where a place for it can be written."""
+    try:
+        return njit(fastmath=_MATH, nogil=True, cache=True)(function)
+    except RuntimeError:  # neither beside this file nor in the user's cache
+        return njit(fastmath=_MATH, nogil=True)(function)
+
 
 ZERO, ONE, TWO, HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
 CLOSE = np.float32(0.01)  # as in `distances`: below this share the product form is repeated directly

@@ -23,6 +23,8 @@ from tercet.functional.triplets import check_problem, once
 
 __all__ = ["multi_sample_triplet_loss"]
 
+_EPSILON = torch.finfo(torch.float64).eps
+
 
 @outside_graph
 def multi_sample_triplet_loss(
@@ -87,7 +89,10 @@ class _MultiSample(torch.autograd.Function):
                 gap_B, anchor_B = _gap_by_tiles(Geometry(x_BD, y_MD, problem.distance), problem)
             else:
                 geometry = _exact_geometry(x_BD, y_MD, problem)
-                gap_B, anchor_B = _ClassSums.of(geometry, problem.relation).gap(geometry)
+                gap_B, anchor_B, rounding_B = _ClassSums.of(geometry, problem.relation).gap(geometry)
+                if problem.margin is not None:  # what cannot be told from the hinge point is the hinge point
+                    tied_B = (gap_B + problem.margin).abs() <= rounding_B
+                    gap_B = torch.where(tied_B, -problem.margin, gap_B)
                 gap_B = gap_B.to(x_BD.dtype)
             margin = problem.margin
             loss_B, slope_B = loss_and_slope(gap_B if margin is None else gap_B + margin, margin is None)
@@ -159,18 +164,19 @@ class _ClassSums:
         near_B = square_B - geometry.y_square_M if geometry.same else square_B
         return near_BD, self.row_CD.sum(0) - row_BD, near_B, self.square_C.sum() - square_B
 
-    def gap(self, geometry: Geometry) -> tuple[Tensor, Tensor]:
-        """Mean distance to positives - mean distance to negatives [B], and which rows are anchors [B]."""
+    def gap(self, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean distance to positives - mean distance to negatives [B], which rows are anchors [B], rounding [B]."""
         positive_B, negative_B, anchor_B = self._counts(geometry)
         near_BD, far_BD, near_B, far_B = self._sums(geometry)
         near_dot_B, far_dot_B = (geometry.x_BD * near_BD).sum(1), (geometry.x_BD * far_BD).sum(1)
         if geometry.distance == "cosine":
-            return far_dot_B / negative_B - near_dot_B / positive_B, anchor_B
+            return far_dot_B / negative_B - near_dot_B / positive_B, anchor_B, torch.full_like(far_dot_B, 32 * _EPSILON)
         # Sums of distances first and one division each, as in the definition: whole numbers meet the hinge exactly.
         square_B = geometry.x_BD.square().sum(1)
+        rounding_B = 32 * _EPSILON * (square_B + near_B / positive_B + far_B / negative_B)
         near_B = positive_B * square_B - 2 * near_dot_B + near_B
         far_B = negative_B * square_B - 2 * far_dot_B + far_B
-        return near_B / positive_B - far_B / negative_B, anchor_B
+        return near_B / positive_B - far_B / negative_B, anchor_B, rounding_B
 
     def back(self, geometry: Geometry, weight_B: Tensor) -> tuple[Tensor, Tensor | None]:
         """The gradient of sum_a w_a gap_a, where w_a = 0 unless a is an anchor.

@@ -43,8 +43,8 @@ def check_choice(option: str, value: object, allowed: tuple[str, ...]) -> None:
         raise InvalidOption.unknown(option, value, allowed)
 
 
-def check_embeddings(name: str, x_BD: Tensor) -> None:
-    """Raise `InvalidInput` unless `x_BD` is a finite floating-point matrix."""
+def check_embeddings(name: str, x_BD: Tensor, distance: str = "cosine") -> None:
+    """Raise `InvalidInput` unless `x_BD` is a finite floating-point matrix whose distances are finite too."""
     if not isinstance(x_BD, Tensor):
         raise InvalidInput(f"{name} must be a torch tensor [rows, width], got {type(x_BD).__name__}")
     if x_BD.ndim != 2:
@@ -53,10 +53,14 @@ def check_embeddings(name: str, x_BD: Tensor) -> None:
         raise InvalidInput(f"{name} must have at least one column, got shape {list(x_BD.shape)}")
     if not x_BD.is_floating_point():
         raise InvalidInput(f"{name} must be floating point, got {x_BD.dtype}")
-    # A sum is finite only if every element is (or if elements overflow it, which the second look sorts out):
-    # one pass that makes no [B, D] mask.
-    if x_BD.numel() and not math.isfinite(float(x_BD.detach().sum())) and not bool(torch.isfinite(x_BD).all()):
+    if x_BD.numel() == 0:
+        return
+    largest = float(torch.linalg.vector_norm(x_BD.detach(), math.inf))  # one pass that makes no [B, D]
+    if not math.isfinite(largest):
         raise InvalidInput(f"{name} must be finite, found NaN or infinity")
+    limit = math.sqrt(torch.finfo(working_dtype(x_BD)).max / (8 * x_BD.shape[1]))
+    if distance != "cosine" and largest > limit:
+        raise InvalidInput(f"{name} must stay below {limit:.2g}, or squared distances overflow; found {largest:.2g}")
 
 
 def check_labels(name: str, labels: Tensor, rows: int, like: Tensor) -> Tensor:

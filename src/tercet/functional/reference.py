@@ -194,7 +194,7 @@ def _hinge(gap: Tensor, margin: float | None) -> Tensor:
 def _margins(margin: Margin, rows: int) -> list[float] | None:
     if isinstance(margin, str):
         return None
-    if isinstance(margin, Tensor):
+    if isinstance(margin, Tensor) and margin.ndim:
         return [float(m) for m in margin]
     return [float(margin)] * rows
 

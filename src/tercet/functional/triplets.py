@@ -140,7 +140,9 @@ def check_problem(
     """Check every argument and bring the call into one form; takes one number from `generator` if there are draws."""
     check_choice("distance", distance, DISTANCES)
     check_choice("mining", mining, MINING)
-    check_embeddings("embeddings", embeddings)
+    check_embeddings("embeddings", embeddings, distance)
+    if isinstance(reference, Tensor) and reference.ndim == 2:
+        check_embeddings("reference", reference, distance)
     table = check_relation_table(embeddings, labels, reference, reference_labels, anchor_rows, relation)
     if not isinstance(swap, bool):
         raise InvalidInput(f"swap must be True or False, got {swap!r}")
@@ -349,7 +351,7 @@ def triplet_loss(
     if not isinstance(swap, bool):
         raise InvalidInput(f"swap must be True or False, got {swap!r}")
     for name, rows in (("anchor", anchor), ("positive", positive), ("negative", negative)):
-        check_embeddings(name, rows)
+        check_embeddings(name, rows, distance)
         if rows.shape != anchor.shape:
             raise InvalidInput(f"{name} has shape {list(rows.shape)}, anchor has {list(anchor.shape)}")
         if rows.device != anchor.device:
