@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tercet.errors import GalleryError
 from tercet.gallery import Gallery, Template, open_gallery
 
 D = 16
@@ -70,3 +71,11 @@ def write_until_killed(uri: str, said: Path, first: int, settle: bool) -> None:
                 say("forgotten", gone)
         if settle and number % 3 == 0:
             gallery._store.settle(gallery._collection)
+
+
+def open_and_tell(uri: str, said: Path) -> None:
+    """Open a gallery, and write down the error."""
+    try:
+        open_gallery(uri, model="m", dimension=D, create=True).close()
+    except GalleryError as error:
+        said.write_text(str(error))
