@@ -91,12 +91,13 @@ def calibration_text(calibration: Calibration | None, run: str) -> tuple[str, ..
         else f"The intervals speak of other people of the kind of these {people:,}; what one more set of people shows "
         "varies more than that."
     )
+    who = "skilled forgeries" if calibration.impostors == "skilled" else "pairs of two identities"
     return (
         f"Two samples count as one identity from a score of {calibration.threshold:.4f} on. The threshold was "
-        f"chosen so that at most {rate(calibration.target_fmr, 2)} of pairs of two identities are accepted (target "
+        f"chosen so that at most {rate(calibration.target_fmr, 2)} of {who} are accepted (target "
         f"FMR), on {calibration.impostor_pairs:,} such pairs and {calibration.genuine_pairs:,} pairs of one identity, "
         "of identities that the model was not trained on.",
-        f"On those pairs {rate(calibration.achieved_fmr, 2)} of the pairs of two identities were accepted "
+        f"On those pairs {rate(calibration.achieved_fmr, 2)} of the {who} were accepted "
         f"(FMR; 95 % interval {_range(calibration.fmr_interval, 2)}) and {rate(calibration.achieved_fnmr, 1)} of the "
         f"pairs of one identity rejected (FNMR; {_range(calibration.fnmr_interval, 1)}). {basis} "
         f"Calibration {calibration.id}.",
