@@ -104,4 +104,5 @@ def read_front_end(value: object) -> FrontEnd:
         case SignatureFrontEnd.kind:
             return SignatureFrontEnd.from_json(value)
         case _:
-            raise InvalidInput(f"front end: kind {kind!r} is not known; known: {ImageFrontEnd.kind!r}")
+            known = (ImageFrontEnd.kind, AudioFrontEnd.kind, SignatureFrontEnd.kind)
+            raise InvalidInput(f"front end: kind {kind!r} is not known; known: {', '.join(map(repr, known))}")

@@ -2,8 +2,8 @@
 
 Small ones, each picture in its own way, leave it the identity it is: `affine`, `light`, `tint`, `erase`, `stroke`.
 Large ones, all pictures of an identity in the same way, make another identity of it: `skew_identities`. A face of other
-proportions is another face; so a few identities in training become many, and the network cannot learn those few by heart (after Liu
-et al., Task Augmentation by Rotating for Meta-Learning, arXiv 2003.00804).
+proportions is another face; so a few identities in training become many, and the network cannot learn those few by
+heart (after Liu et al., Task Augmentation by Rotating for Meta-Learning, arXiv 2003.00804).
 
 They work on whole batches in torch, at a small share of the cost of a training step. All numbers are drawn from the
 generator that is passed in, on the CPU, so that they are the same on every device.
