@@ -37,7 +37,7 @@ def looks(doctor, vitals, times=30, gradient_norm=1.0, mean_over_margin=9.0):
 
 def test_in_health_nothing_is_said():
     kinds, verdict = looks(Doctor(), HEALTHY, 500)
-    assert kinds == [] and verdict.alarm is None and verdict.healthy
+    assert kinds == [] and verdict.alarm is None
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_each_sign_is_named_once_and_never_called_healthy_where_it_is_not(sign, 
     assert [remark.kind for remark in doctor.remarks] == [kind]
     assert doctor.remarks[0].text and "\n" not in doctor.remarks[0].text
     if alarm or kind == "few-directions":
-        assert not verdict.healthy
+        assert not doctor.healthy
 
 
 def test_a_batch_that_cannot_teach_is_named_at_the_first_step():
@@ -70,6 +70,17 @@ def test_a_batch_that_cannot_teach_is_named_at_the_first_step():
             0, replace(HEALTHY, active=math.nan, **{sign: 1.0}), gradient_norm=0.0, mean_over_margin=9.0
         )
         assert [(remark.step, remark.kind) for remark in verdict.remarks] == [(0, kind)]
+
+
+def test_weights_on_the_way_down_are_no_place_to_come_back_to():
+    doctor = Doctor()
+    looks(doctor, HEALTHY, 20)
+    assert doctor.healthy
+    looks(doctor, replace(HEALTHY, distance=0.4), 1)
+    assert not doctor.healthy
+    doctor.recovered()
+    looks(doctor, replace(HEALTHY, distance=0.4), 1)
+    assert doctor.healthy
 
 
 def test_one_odd_batch_is_no_collapse():
@@ -103,7 +114,7 @@ def test_a_burst_and_a_drift():
     doctor = Doctor()
     looks(doctor, HEALTHY, 30)
     verdict = doctor.look(31, HEALTHY, gradient_norm=1000.0, mean_over_margin=9.0)
-    assert [remark.kind for remark in verdict.remarks] == ["burst"] and not verdict.healthy
+    assert [remark.kind for remark in verdict.remarks] == ["burst"] and not doctor.healthy
     drifting = Doctor()
     looks(drifting, HEALTHY, 1)
     assert looks(drifting, replace(HEALTHY, norm=11.0))[0] == ["drift"]

@@ -287,7 +287,7 @@ def test_the_doctor_takes_a_training_back_that_goes_wrong_and_keeps_what_it_said
     slower = replace(plan, settings=replace(plan.settings, learning_rate=1e-2))
     with pytest.raises(RunError):
         train(people, plan, tmp_path / "given up", on_progress=told.append)
-    assert [now.remark for now in told if now.phase == "remark"][1].startswith("went back to the best weights so far")
+    assert [now.remark for now in told if now.phase == "remark"][1].startswith("went back to healthy weights")
     train(people, slower, tmp_path / "run")
     remarks = json.loads((tmp_path / "run" / "metrics.json").read_text())["remarks"]
     assert all(remark.keys() == {"step", "kind", "text"} for remark in remarks)

@@ -1,7 +1,7 @@
 """What keeps a training healthy: mining that hardens as the network learns, and a way back when it goes wrong.
 
     mining     "auto" begins with all triplets, goes on to the semi-hard and then to the hardest as fewer are active
-    alarm      mining one stage easier, half the learning rate, and the weights go back to the best validation so far
+    alarm      mining one stage easier, half the learning rate, and the weights go back to the best that were healthy
     giving up  after three of those, with a message that says why
 
 The state is a few numbers, all functions of the steps: a resumed training goes the same way.
@@ -127,7 +127,7 @@ class Care:
         return self.doctor.note(
             step,
             f"fresh start {self.alarms}",
-            f"went back to the best weights so far; learning rate times {self.rate:.2g}, mining {self.mining_now!r}",
+            f"went back to healthy weights; learning rate times {self.rate:.2g}, mining {self.mining_now!r}",
         )
 
     def to_json(self) -> dict[str, Any]:

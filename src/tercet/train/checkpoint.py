@@ -43,6 +43,7 @@ class Progress:
         best_eer: Equal error rate of the best weights so far on the held-out identities; None before the first.
         best_map_at_r: Their MAP@R.
         best_step: The step they come from.
+        best_healthy: Whether the doctor found them good to come back to.
         care: The state of the doctor and of the mining curriculum.
     """
 
@@ -52,6 +53,7 @@ class Progress:
     best_eer: float | None = None
     best_map_at_r: float | None = None
     best_step: int | None = None
+    best_healthy: bool = False
     care: Care = field(default_factory=Care)
 
 

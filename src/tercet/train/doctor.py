@@ -56,12 +56,10 @@ class Verdict:
     Args:
         remarks: Remarks of kinds that have not been made before.
         alarm: The kind of the trouble where the training must not go on like this, else None.
-        healthy: Whether the weights behind this batch are good ones to come back to.
     """
 
     remarks: tuple[Remark, ...]
     alarm: str | None
-    healthy: bool
 
 
 _TEXTS: Final = {
@@ -97,6 +95,7 @@ class Doctor:
         usual_gradient: A running mean of the gradient's norm.
         first_norm: The mean length of the embeddings at the first look.
         looks: How many looks there were.
+        healthy: Whether the last look found weights that are good ones to come back to.
         counts: For each kind of trouble, the looks in a row that showed it.
         remarks: What has been said.
     """
@@ -105,6 +104,7 @@ class Doctor:
     usual_gradient: float = 0.0
     first_norm: float = 0.0
     looks: int = 0
+    healthy: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
 
@@ -153,7 +153,10 @@ class Doctor:
         alarming = ("not-finite", "collapse", "shrinking")
         alarm = next((kind for kind in alarming if self.counts[kind] >= (1 if kind in at_once else _PATIENCE)), None)
         troubled = any(found[kind] for kind in (*alarming, "few-directions", "burst"))
-        return Verdict(tuple(told), alarm, healthy=has_triplets and not troubled)
+        # Half the way to "shrinking" is no place to come back to: the same way down would begin there again.
+        roomy = vitals.distance > 2 * _SHRUNK * self.most_distance
+        self.healthy = has_triplets and not troubled and roomy
+        return Verdict(tuple(told), alarm)
 
     def note(self, step: int, kind: str, text: str) -> Remark:
         """Keep a remark of the loop's own: what was done about an alarm."""
@@ -163,7 +166,7 @@ class Doctor:
 
     def recovered(self) -> None:
         """Begin counting anew: the weights have gone back to where they were good."""
-        self.counts = {}
+        self.counts, self.most_distance, self.healthy = {}, 0.0, False
 
     def to_json(self) -> dict[str, Any]:
         """The state as plain JSON values."""

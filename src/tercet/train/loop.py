@@ -28,13 +28,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from tercet.data import GENUINE, Manifest, PKSampler, SampleStore, Skipped, split_identities
+from tercet.data import Manifest, PKSampler, SampleStore, Skipped, split_identities
 from tercet.errors import DataError, InvalidInput, RunError
-from tercet.evaluate import all_pairs, forgery_pairs, mean_eer, retrieval
 from tercet.functional import batch_statistics
 from tercet.losses import AutoMargin
 from tercet.run import RunSplit, save_model
-from tercet.run.model import embed_rows
 from tercet.train.care import Care
 from tercet.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tercet.train.doctor import Remark
@@ -43,12 +41,11 @@ from tercet.train.interrupt import ctrl_c_waits
 from tercet.train.plan import Plan
 from tercet.train.progress import History, OnProgress, TrainingProgress
 from tercet.train.schedule import Budget, learning_rate
+from tercet.train.validation import Validation, rows_of
 
 __all__ = ["train"]
 
 _LOOK_SECONDS = 0.5  # between two looks at the numbers, which cost a little
-# What a validation looks at; more would take time from the training and change little.
-_MOST_VALIDATED, _MOST_PAIRS = 1024, 100_000
 
 
 def train(
@@ -108,8 +105,8 @@ class _Training:
         self.labels_N = store.manifest.labels
         # To the loss a forgery is nobody's; augmentation and sampler know it by the identity that it pretends to be.
         self.owners_N = np.where(store.manifest.genuine, self.labels_N, -1)
-        self.train_rows = _rows_of(store, split.split.train)
-        self.validation_rows = _some_identities(store, split.split.validation, _MOST_VALIDATED)
+        self.train_rows = rows_of(store, split.split.train)
+        self.validation = Validation(store, split.split.validation)
         try:
             self.sampler = PKSampler(
                 self.labels_N[self.train_rows],
@@ -221,6 +218,8 @@ class _Training:
         except RunError as error:
             raise RunError(f"{self.out}: {error}") from error
         torch.manual_seed(settings.seed)
+        if not progress.best_healthy:  # the best so far were already on the way down
+            self.best_weights, progress.best_eer = None, None
         self.encoder.load_state_dict(self.best_weights or self.plan.encoder.build().state_dict())
         self.optimizer.state.clear()
         return True
@@ -262,19 +261,13 @@ class _Training:
     def _validate(self) -> None:
         """Score the held-out identities, and keep the weights if they are the best so far."""
         progress = self.progress
-        if not len(self.validation_rows):
+        if not self.validation:
             return
         self._require_finite()
-        x_ND = embed_rows(self.encoder, self.store, self.validation_rows)
-        labels_N, kinds_N = self.labels_N[self.validation_rows], self.store.manifest.kinds[self.validation_rows]
-        genuine_N = kinds_N == GENUINE
-        pairs = all_pairs(x_ND[genuine_N], labels_N[genuine_N], max_pairs=_MOST_PAIRS)
-        # Where there are forgeries, the mean over the kinds of impostor: of the many random ones alone, which are
-        # easy, the best weights need not be the best against skilled ones.
-        eer = mean_eer(pairs, forgery_pairs(x_ND, labels_N, kinds_N, max_pairs=_MOST_PAIRS))
-        map_at_r = retrieval(x_ND[genuine_N], labels_N[genuine_N]).map_at_r
+        eer, map_at_r = self.validation.score(self.encoder)
         if progress.best_eer is None or (eer, -map_at_r) < (progress.best_eer, -(progress.best_map_at_r or 0.0)):
             progress.best_eer, progress.best_map_at_r, progress.best_step = eer, map_at_r, progress.step
+            progress.best_healthy = progress.care.doctor.healthy
             self.best_weights = {name: tensor.clone() for name, tensor in self.encoder.state_dict().items()}
         at = self._told("validate", validation_eer=eer)
         self.tell(at)
@@ -351,34 +344,14 @@ def _decayed(encoder: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def _rows_of(store: SampleStore, identities: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    wanted = frozenset(identities)
-    return np.array([n for n, row in enumerate(store.manifest.rows) if row.identity in wanted], dtype=np.int64)
-
-
 def _groups_of(store: SampleStore) -> npt.NDArray[np.int64]:
     """For each row the number of its group: what samples share without being good evidence for one identity."""
     groups_N: npt.NDArray[np.int64] = np.unique([row.group for row in store.manifest.rows], return_inverse=True)[1]
     return groups_N
 
 
-def _some_identities(store: SampleStore, identities: tuple[str, ...], most: int) -> npt.NDArray[np.int64]:
-    """The rows of as many whole identities as fit into `most` samples, evenly taken from all of them.
-
-    None where unreadable files leave nothing to score.
-    """
-    rows_N = _rows_of(store, identities)
-    if len(rows_N) > most:
-        count = max(2, len(identities) * most // len(rows_N))
-        rows_N = _rows_of(store, tuple(identities[i * len(identities) // count] for i in range(count)))
-    genuine = rows_N[store.manifest.genuine[rows_N]]
-    samples_I = np.unique(store.manifest.labels[genuine], return_counts=True)[1]
-    both_kinds = len(samples_I) > 1 and samples_I.max() > 1  # of pairs, without which nothing can be scored
-    return rows_N if both_kinds else rows_N[:0]
-
-
 def _hashes(store: SampleStore, identities: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(store.hashes[row] for row in _rows_of(store, identities))
+    return tuple(store.hashes[row] for row in rows_of(store, identities))
 
 
 def _summary(root: Path, split: RunSplit, skipped: tuple[Skipped, ...]) -> dict[str, Any]:
