@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tercet.train.augment import affine, erase, light, skew_identities, tint
+from tercet.train.augment import affine, erase, light, skew_identities, stroke, tint
 
 
 def seeded(seed=0):
@@ -120,3 +120,17 @@ def test_a_skew_is_as_strong_as_asked_for(name):
     column = (moved.sum(dim=(1, 2)) * torch.arange(41)).sum(1) / mass - 20
     assert 7.2 < float(row.min()) < 8.2 and 10.2 < float(row.max()) < 12.5
     assert 1.5 < float(column.abs().max()) < 2.9
+
+
+def test_a_broader_pen_is_a_dilation_and_a_finer_one_an_erosion():
+    x = torch.rand(12, 1, 7, 9, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    share = torch.empty(12)
+    share.copy_(-0.4 + 1.1 * torch.rand(12, generator=torch.Generator().manual_seed(2)))
+    dilated = torch.nn.functional.max_pool2d(x, 3, stride=1, padding=1)
+    eroded = -torch.nn.functional.max_pool2d(-x, 3, stride=1, padding=1)
+    assert 0 < (share < 0).sum() < 12
+    wanted = torch.lerp(x, torch.where(share.view(-1, 1, 1, 1) < 0, eroded, dilated), share.abs().view(-1, 1, 1, 1))
+    before = x.clone()
+    changed = stroke(x, torch.Generator().manual_seed(2), thinner=0.4, thicker=0.7)
+    torch.testing.assert_close(changed, wanted, rtol=0, atol=1e-6)
+    assert torch.equal(x, before)  # the batch that was passed in is the caller's
