@@ -73,7 +73,11 @@ def loss_options():
         yield {"reduction": reduction}
 
 
-@pytest.mark.parametrize("options", list(loss_options()), ids=lambda o: "-".join(f"{k}={v}" for k, v in o.items())[:60])
+def option_id(options):
+    return "-".join(f"{k}={getattr(v, '__name__', v)}" for k, v in options.items())
+
+
+@pytest.mark.parametrize("options", list(loss_options()), ids=option_id)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_loss_and_gradient(options, dtype, small_tiles):
     x, labels = rows(dtype)
