@@ -62,6 +62,14 @@ def train(
     layout: Annotated[
         str, typer.Option(help="How DATA is laid out: folders (one per identity), manifest (a CSV), or auto.")
     ] = "auto",
+    doctor: Annotated[
+        bool | None,
+        typer.Option(
+            "--doctor/--no-doctor",
+            help="Go back to healthy weights when the training collapses or diverges, and say why.",
+            show_default="--doctor",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the last checkpoint in RUN stands.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -76,6 +84,7 @@ def train(
     if minutes is not None and epochs is not None:
         raise InvalidOption("--minutes and --epochs: give one of them")
     given: dict[str, Any] = {"mining": mining, "seed": seed, "margin": None if margin is None else parse_margin(margin)}
+    given["doctor"] = doctor
     settings = {name: value for name, value in given.items() if value is not None}
     if minutes is not None or epochs is not None:
         settings |= {"minutes": minutes, "epochs": epochs}
