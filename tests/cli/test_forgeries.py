@@ -141,6 +141,29 @@ def test_a_page_without_ink_is_undecided_or_skipped(writers, run_of_writers, run
     assert "too little ink" in ended.out + ended.err
 
 
+def test_a_page_without_ink_is_nobody_of_a_gallery(writers, run_of_writers, run, tmp_path, monkeypatch):
+    pytest.importorskip("milvus_lite", reason="the extra gallery is not installed")
+    monkeypatch.delenv("TERCET_GALLERY_KEY", raising=False)
+    draw([(0, 0), (0, 0)], ink=255).save(blank := tmp_path / "blank.png")
+    place = ("--gallery", tmp_path / "g.db")
+    genuine = writers / "001" / "genuine" / "001_01.png"
+    assert run("enroll", run_of_writers, "ann", genuine, *place).code == 0
+    ended = run("identify", run_of_writers, blank, *place, "--json")
+    assert (ended.code, ended.json["decision"], ended.json["score"]) == (3, "undecided", None)
+    assert ended.json["candidates"] == []
+    assert ended.json["reason"].startswith(f"{blank}: too little ink")
+    ended = run("verify", run_of_writers, blank, "--claim", "ann", *place, "--json")
+    assert (ended.code, ended.json["decision"], ended.json["claim"], ended.json["references"]) == (
+        3,
+        "undecided",
+        "ann",
+        1,
+    )
+    assert ended.json["reason"].startswith(f"{blank}: too little ink")
+    assert run("verify", run_of_writers, blank, "--claim", "bob", *place).refused("'bob' is not enrolled")
+    assert run("search", run_of_writers, blank, *place).refused(str(blank), "too little ink")
+
+
 def test_the_report_shows_the_run(run_of_writers, run):
     ended = run("report", run_of_writers)
     assert ended.code == 0

@@ -8,7 +8,15 @@ import pytest
 from enrolled import D, people, unit_rows
 from tercet.errors import GalleryError, InvalidInput
 from tercet.evaluate import Calibration, calibrate
-from tercet.gallery import Gallery, Template, identify, open_gallery, runner_up_margin, verify_claim
+from tercet.gallery import (
+    Gallery,
+    Template,
+    identify,
+    identify_nothing,
+    open_gallery,
+    runner_up_margin,
+    verify_claim,
+)
 from tercet.gallery.decide import expected_fpir
 
 
@@ -88,7 +96,35 @@ def test_calibrations_of_normalised_scores_decide_nothing(gallery: Gallery) -> N
     found = identify(gallery, Normalised(), people(2, 1)[0].vector)  # type: ignore[arg-type]
     assert found.decision == "undecided"
     assert "normalised" in found.reason
-    assert verify_claim(gallery, Normalised(), people(2, 1)[0].vector, "p0").decision.decision == "undecided"  # type: ignore[arg-type]
+    decision = verify_claim(gallery, Normalised(), people(2, 1)[0].vector, "p0").decision  # type: ignore[arg-type]
+    assert decision.decision == "undecided"
+    assert "normalised" in decision.reason
+    found = identify_nothing(gallery, Normalised(), "too little")  # type: ignore[arg-type]
+    assert (found.decision, found.threshold, found.calibration) == ("undecided", None, None)
+
+
+def test_a_sample_that_holds_too_little_is_compared_with_nobody(gallery: Gallery) -> None:
+    gallery.enroll(people(2, 1))
+    found = identify_nothing(gallery, threshold_at(0.8), "silence").to_json()
+    assert (found["decision"], found["reason"], found["identity"], found["score"]) == (
+        "undecided",
+        "silence",
+        None,
+        None,
+    )
+    assert (found["candidates"], found["comparisons"], found["expected_fpir"]) == ([], 0, None)
+    assert found["threshold"] == pytest.approx(0.8)
+
+
+def test_strangers_are_expected_among_those_who_are_searched(gallery: Gallery) -> None:
+    staff, guests = people(3, 2), people(8, 1, seed=1)
+    gallery.enroll([Template(t.identity, t.vector, t.content, tags=("staff",)) for t in staff])
+    gallery.enroll([Template(f"g{n}", t.vector, t.content, tags=("guest",)) for n, t in enumerate(guests)])
+    calibration = threshold_at(0.8)
+    assert identify(gallery, calibration, staff[0].vector).comparisons == 14
+    found = identify(gallery, calibration, staff[0].vector, tags=("guest",))
+    assert found.comparisons == 8
+    assert found.expected_fpir == expected_fpir(calibration.achieved_fmr, 8)
 
 
 def test_claims(gallery: Gallery) -> None:
@@ -99,7 +135,8 @@ def test_claims(gallery: Gallery) -> None:
     for claimed, answer in (("p1", "match"), ("p0", "no-match")):
         found = verify_claim(gallery, calibration, probe_D, claimed)
         assert (found.decision.decision, found.references) == (answer, 2)
-    assert verify_claim(gallery, None, probe_D, "p1").decision.decision == "undecided"
+    undecided = verify_claim(gallery, None, probe_D, "p1").decision
+    assert (undecided.decision, undecided.reason) == ("undecided", "this run has no calibrated threshold")
     assert verify_claim(gallery, calibration, probe_D, "p1").to_json()["claim"] == "p1"
     with pytest.raises(GalleryError, match="'nobody' is not enrolled"):
         verify_claim(gallery, calibration, probe_D, "nobody")
@@ -144,6 +181,11 @@ def test_the_margin_is_that_of_plain_loops() -> None:
     missed = sum(not (score >= 0.6 and lead >= found.margin) for score, lead in mated)
     assert found.fnir == pytest.approx(missed / 200)
     assert (found.probes, found.identities, found.calibration) == (200, 25, calibration.id)
+    rates = [
+        (sum(s >= 0.6 and lead >= at for s, lead in strangers), sum(not (s >= 0.6 and lead >= at) for s, lead in mated))
+        for at in (0.0, *(lead + 1e-9 for lead in leads))
+    ]
+    assert found.balance == min(let_in for let_in, not_found in rates if let_in >= not_found) / 200
 
 
 def test_no_margin_from_too_little() -> None:
@@ -156,7 +198,7 @@ def test_no_margin_from_too_little() -> None:
     # Far fewer strangers than allowed reach the threshold: no lead is asked for.
     found = runner_up_margin(x_ND, tuple(map(str, range(200))), threshold_at(0.99))
     assert found is not None
-    assert (found.margin, found.fnir, found.target_fpir) == (0, None, 0.15)
+    assert (found.margin, found.fnir, found.target_fpir, found.balance) == (0, None, 0.15, None)
 
 
 def test_probes_are_drawn_where_there_are_many() -> None:

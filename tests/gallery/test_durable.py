@@ -235,6 +235,22 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_acknowledged(tmp_path: P
         assert len(gallery) == 7
 
 
+LIST = """
+import sys
+from tercet.cli.main import main
+code = main(["gallery", "list", "--gallery", sys.argv[1]]) + main(["forget", "p0", "--gallery", sys.argv[1]])
+sys.exit("torch was loaded" if "torch" in sys.modules else code)
+"""
+
+
+def test_who_is_enrolled_is_told_without_torch(tmp_path: Path) -> None:
+    with open_gallery(str(tmp_path / "g.db"), model="m", dimension=D, create=True) as gallery:
+        gallery.enroll(people(2, 1))
+    done = subprocess.run([sys.executable, "-c", LIST, str(tmp_path / "g.db")], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "p1" in done.stdout
+
+
 def test_places_that_cannot_be_a_gallery(tmp_path: Path) -> None:
     (tmp_path / "file.db").write_text("x")
     (tmp_path / "folder").mkdir()

@@ -12,7 +12,7 @@ import typer
 from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Counting
 from tercet.cli.use import LayoutOption, RunArgument, read_store
-from tercet.errors import DataError, InvalidOption
+from tercet.errors import DataError, InvalidOption, TooLittle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,15 +140,26 @@ def identify(
     tag: TagOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Who of those enrolled does a file show, or nobody? Exit code 0: identified; 1: unknown; 3: no threshold."""
+    """Who of those enrolled does a file show, or nobody? Exit code 0: identified; 1: unknown; 3: undecided.
+
+    Undecided is a file that holds too little, such as silence, and all where the run has no threshold to decide by.
+    """
     from tercet.gallery import identify as identify_vector
+    from tercet.gallery import identify_nothing
     from tercet.run import load
 
     screen = Screen(as_json=as_json)
     model = load(run)
-    probe_D = model.embed([file])[0]
+    probe_D, reason = None, ""
+    try:
+        probe_D = model.embed([file])[0]
+    except TooLittle as error:
+        reason = str(error)
     with open_for(model, gallery) as opened:
-        found = identify_vector(opened, model.calibration, probe_D, candidates=k, tags=tuple(tag or ()))
+        if probe_D is None:
+            found = identify_nothing(opened, model.calibration, reason)
+        else:
+            found = identify_vector(opened, model.calibration, probe_D, candidates=k, tags=tuple(tag or ()))
     screen.say(_in_words(found))
     rows = [(str(rank), c.identity, f"{c.score:.3f}", c.path) for rank, c in enumerate(found.candidates, start=1)]
     if rows:
@@ -158,7 +169,7 @@ def identify(
             f"somebody who is not enrolled reaches the threshold with one of {found.comparisons} templates in about "
             f"{100 * found.expected_fpir:.3g} % of searches (1 - (1 - FMR)^N; it grows with the gallery)"
         )
-    if found.decision == "undecided":
+    if found.calibration is None:
         screen.note(f"choose a threshold with: {program()} calibrate {run} DATA --fmr 0.01")
     screen.emit(found.to_json())
     raise typer.Exit({"identified": 0, "unknown": EXIT_UNKNOWN, "undecided": EXIT_UNDECIDED}[found.decision])
@@ -202,11 +213,12 @@ def margin_in_words(margin: Mapping[str, Any]) -> str:
     missed = (
         "" if margin["fnir"] is None else f", and {100 * margin['fnir']:.3g} % of those enrolled are not recognised"
     )
+    balance = "" if margin["balance"] is None else f", at {margin['balance']:.2g} as many are missed as are let in"
     return (
         f"identify asks for a lead of {margin['margin']:.3f}: then {100 * margin['achieved_fpir']:.3g} % of strangers "
         f"are taken for somebody{missed} (each of {margin['probes']} templates searched among {margin['identities']} "
         "identities, without its own for the one, without itself for the other; "
-        "another balance: gallery calibrate --fpir)"
+        f"another balance: gallery calibrate --fpir{balance})"
     )
 
 

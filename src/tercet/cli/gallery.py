@@ -173,6 +173,11 @@ def calibrate(
     model = load(run)
     if model.calibration is None:
         raise InvalidOption(f"{run}: has no threshold yet; choose one with: tercet calibrate {run} DATA --fmr 0.01")
+    if model.calibration.norm is not None:
+        raise InvalidOption(
+            f"{run}: its calibration is for normalised scores, which a gallery does not compute; choose another with: "
+            f"tercet calibrate {run} DATA --fmr 0.01"
+        )
     with open_for(model, gallery) as opened:
         found = refresh_margin(opened, model, fpir)
     if found is None:

@@ -52,7 +52,8 @@ class Counting:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:  # a bar that was never shown would still end with a blank line
+            self._bar.stop()
 
 
 @final

@@ -89,13 +89,10 @@ def verify(
     if (b is None) != bool(claim) or (gallery and not claim):
         raise InvalidOption("verify: give two files, or one file with --claim NAME and --gallery URI")
     model = load(run)
-    try:
-        if b is not None:
-            decision, answer = (decided := model.verify(a, b)), decided.to_json()
-        else:
-            decision, answer = _verify_claim(model, gallery or "gallery.db", claim, a)
-    except TooLittle as error:
-        decision, answer = (decided := model.undecided(str(error))), decided.to_json()
+    if b is not None:
+        decision, answer = (decided := model.verify(a, b)), decided.to_json()
+    else:
+        decision, answer = _verify_claim(model, gallery or "gallery.db", claim, a)
     screen.say(verify_in_words(decision))
     if decision.calibration is None:
         screen.note(f"choose a threshold with: {program()} calibrate {run} DATA --fmr 0.01")
@@ -156,13 +153,20 @@ def search(
 
 
 def _verify_claim(model: Model, gallery: str, claim: str, file: Path) -> tuple[Decision, dict[str, Any]]:
-    """The decision about a claimed identity, and its JSON."""
+    """The decision about a claimed identity, and its JSON; undecided where the file holds too little."""
     from tercet.cli.enroll import open_for
-    from tercet.gallery import verify_claim
+    from tercet.gallery import Claim, verify_claim
 
-    probe_D = model.embed([file])[0]
+    probe_D, reason = None, ""
+    try:
+        probe_D = model.embed([file])[0]
+    except TooLittle as error:
+        reason = str(error)
     with open_for(model, gallery) as opened:
-        found = verify_claim(opened, model.calibration, probe_D, claim)
+        if probe_D is None:
+            found = Claim(model.undecided(reason), claim, len(opened.of(claim)))
+        else:
+            found = verify_claim(opened, model.calibration, probe_D, claim)
     return found.decision, found.to_json()
 
 
@@ -181,8 +185,8 @@ def verify_in_words(decision: Decision) -> str:
     """A decision as one sentence."""
     if decision.score is None:
         return f"undecided: {decision.reason}"
-    if decision.calibration is None:
-        return f"undecided: score {decision.score:.3f}, and this run has no calibrated threshold"
+    if decision.decision == "undecided":
+        return f"undecided: score {decision.score:.3f}, and {decision.reason}"
     word = {"match": "match: the same identity", "no-match": "no match: different identities"}[decision.decision]
     side = "at or above" if decision.decision == "match" else "below"
     return (

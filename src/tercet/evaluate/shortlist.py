@@ -14,7 +14,6 @@ from typing import final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 __all__ = ["LEAST_GALLERY", "Shortlist"]
 
@@ -33,6 +32,8 @@ class Shortlist:
     """
 
     def __init__(self, unit_GD: npt.NDArray[np.float32], ids_G: npt.NDArray[np.int64] | None) -> None:
+        import torch  # seconds to load, and galleries below `LEAST_GALLERY` do without
+
         self._unit = torch.from_numpy(unit_GD)
         self._ids = ids_G
         self._error = (unit_GD.shape[1] + 4) * 2.0**-24
@@ -52,6 +53,8 @@ class Shortlist:
         self, query_BD: npt.NDArray[np.float64], count: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """The best rows [B, count] by the quick product, and what no other row's exact similarity [B] can exceed."""
+        import torch
+
         quick = torch.from_numpy(query_BD.astype(np.float32)) @ self._unit.T
         best = torch.topk(quick, count, dim=1, sorted=False)
         return best.indices.numpy(), best.values.amin(dim=1).double().numpy() + self._error

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from tercet.gallery.answers import Enrolled, Match, Person, Removed
 from tercet.gallery.audit import Audit
-from tercet.gallery.decide import Claim, Identification, RunnerUp, identify, runner_up_margin, verify_claim
+from tercet.gallery.decide import (
+    Claim,
+    Identification,
+    RunnerUp,
+    identify,
+    identify_nothing,
+    runner_up_margin,
+    verify_claim,
+)
 from tercet.gallery.duplicates import alike
 from tercet.gallery.engine import is_gallery_folder
 from tercet.gallery.enrolment import Doubt, Prepared, prepare
@@ -34,6 +42,7 @@ __all__ = [
     "alike",
     "export_gallery",
     "identify",
+    "identify_nothing",
     "import_gallery",
     "is_gallery_folder",
     "key_from_environment",

@@ -19,11 +19,13 @@ from tercet.gallery.gallery import Gallery
 if TYPE_CHECKING:
     from tercet.run import Decision
 
-__all__ = ["Claim", "Identification", "RunnerUp", "identify", "runner_up_margin", "verify_claim"]
+__all__ = ["Claim", "Identification", "RunnerUp", "identify", "identify_nothing", "runner_up_margin", "verify_claim"]
 
 _TILE_ROWS: Final = 256
 _LEAST_STRANGERS: Final = 30  # that may be accepted: fewer say little about a rate
 _WORST_FPIR: Final = 0.3  # a margin that lets more strangers pass is not worth its name
+_UNCALIBRATED: Final = "this run has no calibrated threshold"
+_NORMALISED: Final = "this run's calibration is for normalised scores, which a gallery does not compute"
 
 
 @final
@@ -45,6 +47,8 @@ class RunnerUp:
         identities: People in the gallery then.
         threshold: The calibration's.
         calibration: Its id; the margin belongs to it.
+        balance: The least rate at which no larger share of enrolled people is missed than of strangers identified;
+            None where `fnir` is. Far above `target_fpir`, it says that the model is too weak for that target.
     """
 
     margin: float
@@ -55,6 +59,7 @@ class RunnerUp:
     identities: int
     threshold: float
     calibration: str
+    balance: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values."""
@@ -82,7 +87,7 @@ class Identification:
 
     Args:
         decision: "identified"; "unknown" where the best score is below the threshold or leads by too little;
-            "undecided" where no calibration says what a score means.
+            "undecided" where no calibration says what a score means, or the sample holds too little.
         reason: In words.
         identity: Who; None unless identified.
         score: Of the best identity, the most similar of its templates; None in an empty gallery.
@@ -147,7 +152,8 @@ def verify_claim(
     found = gallery.of(identity, probe_D)
     score = found[0].score
     if calibration is None or not _of_plain_scores(calibration):
-        return Claim(Decision("undecided", score, None, None, gallery.model), identity, len(found))
+        reason = _UNCALIBRATED if calibration is None else _NORMALISED
+        return Claim(Decision("undecided", score, None, None, gallery.model, reason), identity, len(found))
     decided: Literal["match", "no-match"] = "match" if score >= calibration.threshold else "no-match"
     decision = Decision(decided, score, calibration.threshold, calibration, gallery.model)
     return Claim(decision, identity, len(found))
@@ -169,7 +175,7 @@ def identify(
     found = gallery.candidates(probe_D, max(2, candidates), tags=tags)
     best = found[0] if found else None
     lead = best.score - found[1].score if best is not None and len(found) > 1 else None
-    comparisons = len(gallery)
+    comparisons = gallery.count(tags=tags)
     usable = calibration if calibration is not None and _of_plain_scores(calibration) else None
     asked = _margin_in_force(gallery, usable)
     identity = None
@@ -177,9 +183,7 @@ def identify(
     if best is None:
         reason = "nobody is enrolled" + (" with these tags" if tags else "")
     elif usable is None:
-        decision, reason = "undecided", "this run has no calibrated threshold"
-        if calibration is not None:
-            reason = "this run's calibration is for normalised scores, which a gallery does not compute"
+        decision, reason = "undecided", _UNCALIBRATED if calibration is None else _NORMALISED
     elif best.score < usable.threshold:
         reason = f"the best score {best.score:.3f} is below the threshold {usable.threshold:.3f}"
     elif asked is not None and lead is not None and lead < asked.margin:
@@ -204,6 +208,26 @@ def identify(
             expected_fpir(usable.fmr_interval[0], comparisons),
             expected_fpir(usable.fmr_interval[1], comparisons),
         ),
+    )
+
+
+def identify_nothing(gallery: Gallery, calibration: Calibration | None, reason: str) -> Identification:
+    """The answer to a sample that holds too little to be compared with anybody, and why."""
+    usable = calibration if calibration is not None and _of_plain_scores(calibration) else None
+    return Identification(
+        decision="undecided",
+        reason=reason,
+        identity=None,
+        score=None,
+        margin_to_runner_up=None,
+        candidates=(),
+        threshold=usable and usable.threshold,
+        runner_up=_margin_in_force(gallery, usable),
+        calibration=usable,
+        model=gallery.model,
+        comparisons=0,
+        expected_fpir=None,
+        expected_fpir_ci95=None,
     )
 
 
@@ -265,7 +289,22 @@ def runner_up_margin(
         identities=len(names),
         threshold=threshold,
         calibration=calibration.id,
+        balance=_balance(passed, len(probes), (own_P - first_P)[mated_P & (own_P >= threshold)], int(mated_P.sum())),
     )
+
+
+def _balance(strangers: npt.NDArray[np.float64], probes: int, own: npt.NDArray[np.float64], mated: int) -> float | None:
+    """The least share of strangers identified at which no larger share of enrolled people is missed, over all margins.
+
+    `strangers` and `own` are the leads of those who reach the threshold, of `probes` and `mated` searches.
+    """
+    if not mated:
+        return None
+    fpir = np.arange(len(strangers) + 1) / probes
+    margin = np.append(np.sort(strangers)[::-1], 0.0)  # at the n-th, n strangers lead by more
+    found = len(own) - np.searchsorted(np.sort(own), margin, side="right")
+    kept = fpir >= 1 - found / mated
+    return float(fpir[kept][0]) if kept.any() else float(fpir[-1])
 
 
 def _ranked(

@@ -182,7 +182,11 @@ class Gallery:
 
     def __len__(self) -> int:
         """Templates that a search can find."""
-        return self._read(lambda name: self._store.count(name, self._alive(())))
+        return self.count()
+
+    def count(self, *, tags: Sequence[str] = ()) -> int:
+        """Templates that a search for these tags can find."""
+        return self._read(lambda name: self._store.count(name, self._alive(tags)))
 
     def entries(self) -> Iterator[tuple[Entry, npt.NDArray[np.float32], bytes]]:
         """Every template with its vector and its picture (empty: none), in a fixed order."""
