@@ -46,7 +46,7 @@ def test_voxceleb(tmp_path, below):
 
 def test_voxceleb_2_has_to_be_converted_first(tmp_path):
     make(tmp_path, "dev/aac/id00012/21Uxsk56VDQ/00001.m4a")
-    with pytest.raises(DataError, match=r"no recording in it; .*00001\.m4a: suffix '\.m4a' is not one of"):
+    with pytest.raises(DataError, match=r"no sample in it; .*00001\.m4a: suffix '\.m4a' is not one of"):
         TASK.read(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_kaldi(tmp_path):
         ("u1 own.wav\nu1 own.wav\n", "u1 ann\n", r"wav\.scp: line 2: u1 is listed twice"),
         ("u1 own.wav\n", "u1 ann\nu2\n", r"utt2spk: line 2: wanted an utterance and its speaker, found 1"),
         ("u1 own.wav\n", "u1 ann\nu1 bob\n", r"utt2spk: line 2: u1 is 'bob' here and 'ann' above"),
-        ("", "u1 ann\n", r"no recording in it; u1: is in utt2spk"),
+        ("", "u1 ann\n", r"no sample in it; u1: is in utt2spk"),
     ],
 )
 def test_errors_of_kaldi_lists_name_the_line(tmp_path, scp, utt2spk, said):
@@ -181,7 +181,7 @@ def test_what_is_in_no_such_layout_is_a_folder_per_speaker_or_a_manifest(tmp_pat
 def test_asked_for_by_name_a_layout_that_is_not_there_is_refused(tmp_path):
     make(tmp_path, "ann/1.wav")
     for layout in ("voxceleb", "librispeech", "cn-celeb"):
-        with pytest.raises(DataError, match="no recording in it"):
+        with pytest.raises(DataError, match="no sample in it"):
             TASK.read(tmp_path, layout=layout)
     with pytest.raises(DataError, match=r"utt2spk: No such file"):
         TASK.read(tmp_path, layout="kaldi")

@@ -8,15 +8,12 @@ of a book, a session.
 from __future__ import annotations
 
 import csv
-import os
 import re
-import unicodedata
-from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from tercet.data.manifest import Manifest, Row, Skipped
+from tercet.data.listing import Found, entries, files, folders, inside, lines, names
+from tercet.data.manifest import Manifest, Skipped
 from tercet.errors import DataError
 
 __all__ = [
@@ -32,7 +29,6 @@ __all__ = [
     "recognises_voxceleb",
 ]
 
-_LOOKED_AT: Final = 20  # entries of a folder by which it is recognised
 _SPEAKER: Final = re.compile(r"id\d{5}")
 _SUBSET: Final = re.compile(r"(train|dev|test)-(clean|other)(-\d+)?")
 _SPLIT_OF: Final = {"train": "train", "dev": "validation", "test": "test"}
@@ -43,9 +39,7 @@ _CN_CELEB_EVAL: Final = re.compile(r"(id\d{5})-(enroll|[a-z_]+-\d+)(?:-\d+)?")
 def recognises_voxceleb(path: Path) -> bool:
     """`id10270/x6uYqmx31kE/00001.wav`, in the folder itself or in `wav` or `aac` below it."""
     return any(
-        _entries(speaker, re.compile(r"[^.].*"))
-        for base in _voxceleb_bases(path)
-        for speaker in _entries(base, _SPEAKER)
+        entries(speaker, re.compile(r"[^.].*")) for base in _voxceleb_bases(path) for speaker in entries(base, _SPEAKER)
     )
 
 
@@ -55,25 +49,25 @@ def read_voxceleb(path: Path, suffixes: frozenset[str]) -> Manifest:
     Raises:
         DataError: No recording that can be read: VoxCeleb 2 comes as .m4a, which has to be converted first.
     """
-    found = _Found(path, suffixes)
+    found = Found(path, suffixes)
     for base in _voxceleb_bases(found.root):
-        for speaker in _folders(base):
+        for speaker in folders(base):
             if not _SPEAKER.fullmatch(speaker.name):
                 found.skip(speaker, "not a speaker's folder (id and five digits)")
                 continue
-            for video in _folders(speaker):
-                for file in _files(video):
+            for video in folders(speaker):
+                for file in files(video):
                     found.add(file, speaker.name, group=f"{speaker.name}/{video.name}")
     return found.manifest()
 
 
 def recognises_librispeech(path: Path) -> bool:
     """`103/1240/103-1240-0000.flac`, in the folder itself or in subsets such as `train-clean-100` below it."""
-    for base in (path, *(_entries(path, _SUBSET))):
-        for speaker in _entries(base, re.compile(r"\d+")):
-            for chapter in _entries(speaker, re.compile(r"\d+")):
+    for base in (path, *(entries(path, _SUBSET))):
+        for speaker in entries(base, re.compile(r"\d+")):
+            for chapter in entries(speaker, re.compile(r"\d+")):
                 named = re.compile(rf"{speaker.name}-{chapter.name}-\d+\.\w+")
-                if any(named.fullmatch(name) for name in _names(chapter)):
+                if any(named.fullmatch(name) for name in names(chapter)):
                     return True
     return False
 
@@ -81,21 +75,21 @@ def recognises_librispeech(path: Path) -> bool:
 def read_librispeech(path: Path, suffixes: frozenset[str]) -> Manifest:
     """Speaker, chapter, utterance; the chapter is the group.
 
-    Where a training subset and another one are there, the subsets are the split: train-* is trained on, dev-* validated,
-    test-* tested. Their speakers are disjoint by design.
+    Where a training subset and another one are there, the subsets are the split: train-* is trained on, dev-*
+    validated, test-* tested. Their speakers are disjoint by design.
 
     Raises:
         DataError: No recording.
     """
-    found = _Found(path, suffixes)
-    subsets = [base for base in _folders(found.root) if _SUBSET.fullmatch(base.name)]
+    found = Found(path, suffixes)
+    subsets = [base for base in folders(found.root) if _SUBSET.fullmatch(base.name)]
     parts = {base.name.partition("-")[0] for base in subsets}
     follow = "train" in parts and len(parts) > 1
     for base in subsets or [found.root]:
         split = _SPLIT_OF[base.name.partition("-")[0]] if follow else ""
-        for speaker in _folders(base):
-            for chapter in _folders(speaker):
-                for file in _files(chapter):
+        for speaker in folders(base):
+            for chapter in folders(speaker):
+                for file in files(chapter):
                     if file.name.endswith((".trans.txt", ".normalized.txt")):
                         continue
                     if not file.name.startswith(f"{speaker.name}-{chapter.name}-"):
@@ -107,8 +101,8 @@ def read_librispeech(path: Path, suffixes: frozenset[str]) -> Manifest:
 
 def recognises_cn_celeb(path: Path) -> bool:
     """`data/id00000/singing-01-002.flac`, beside `eval`."""
-    for speaker in _entries(path / "data", _SPEAKER):
-        if any(_CN_CELEB_DEV.fullmatch(Path(name).stem) for name in _names(speaker)):
+    for speaker in entries(path / "data", _SPEAKER):
+        if any(_CN_CELEB_DEV.fullmatch(Path(name).stem) for name in names(speaker)):
             return True
     return False
 
@@ -121,17 +115,17 @@ def read_cn_celeb(path: Path, suffixes: frozenset[str]) -> Manifest:
     Raises:
         DataError: No recording.
     """
-    found = _Found(path, suffixes)
+    found = Found(path, suffixes)
     evaluated: list[tuple[Path, str, str]] = []
-    for file in (*_files(found.root / "eval" / "enroll"), *_files(found.root / "eval" / "test")):
+    for file in (*files(found.root / "eval" / "enroll"), *files(found.root / "eval" / "test")):
         named = _CN_CELEB_EVAL.fullmatch(file.stem)
         if named is None:
             found.skip(file, "its name is not speaker-genre-session-utterance")
         else:
             evaluated.append((file, named[1], named[2]))
     tested = {speaker for _, speaker, _ in evaluated}
-    for speaker in _folders(found.root / "data"):
-        for file in _files(speaker):
+    for speaker in folders(found.root / "data"):
+        for file in files(speaker):
             named = _CN_CELEB_DEV.fullmatch(file.stem)
             if named is None or not _SPEAKER.fullmatch(speaker.name):
                 found.skip(file, "its name is not id00000/genre-session-utterance")
@@ -159,15 +153,15 @@ def read_kaldi(path: Path, suffixes: frozenset[str]) -> Manifest:
     if (path / "segments").exists():
         raise DataError(f"{path / 'segments'}: recordings that are cut up by a list are not read; write them as files")
     speakers: dict[str, str] = {}
-    for where, line in _lines(utt2spk):
+    for where, line in lines(utt2spk):
         fields = line.split()
         if len(fields) != 2:
             raise DataError(f"{where}: wanted an utterance and its speaker, found {len(fields)} fields")
         if speakers.setdefault(fields[0], fields[1]) != fields[1]:
             raise DataError(f"{where}: {fields[0]} is {fields[1]!r} here and {speakers[fields[0]]!r} above")
-    found = _Found(path, suffixes)
+    found = Found(path, suffixes)
     listed: set[str] = set()
-    for where, line in _lines(scp):
+    for where, line in lines(scp):
         utterance, _, place = line.partition(" ")
         place = place.strip()
         if not place:
@@ -179,7 +173,7 @@ def read_kaldi(path: Path, suffixes: frozenset[str]) -> Manifest:
         if utterance not in speakers:
             raise DataError(f"{where}: {utterance} has no speaker in {utt2spk}")
         listed.add(utterance)
-        found.add(_inside(found.root, place, where), speakers[utterance], where=where)
+        found.add(inside(found.root, place, where), speakers[utterance], where=where)
     for utterance in sorted(speakers.keys() - listed):
         found.skipped.append(Skipped(utterance, f"is in {utt2spk.name} and not in {scp.name}"))
     return found.manifest()
@@ -202,7 +196,7 @@ def read_speechbrain(path: Path, suffixes: frozenset[str]) -> Manifest:
     Raises:
         DataError: A line is off, or a recording is missing or of two speakers: "file: line n: reason".
     """
-    found = _Found(path.parent, suffixes)
+    found = Found(path.parent, suffixes)
     speaker_of: dict[Path, str] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -213,7 +207,7 @@ def read_speechbrain(path: Path, suffixes: frozenset[str]) -> Manifest:
                 if not place or not speaker:
                     raise DataError(f"{where}: wav or spk_id is blank")
                 place = place.replace("{data_root}/", "").replace("$data_root/", "")
-                target = _inside(found.root, place, where)
+                target = inside(found.root, place, where)
                 if speaker_of.setdefault(target, speaker) != speaker:
                     raise DataError(f"{where}: {place} is {speaker!r} here and {speaker_of[target]!r} above")
                 if target not in found.seen:
@@ -227,89 +221,7 @@ def read_speechbrain(path: Path, suffixes: frozenset[str]) -> Manifest:
     return found.manifest()
 
 
-class _Found:
-    """The rows and the skipped files of a collection while it is read."""
-
-    def __init__(self, path: Path, suffixes: frozenset[str]) -> None:
-        self.path, self.root, self.suffixes = path, path.resolve(), suffixes
-        self.rows: list[Row] = []
-        self.skipped: list[Skipped] = []
-        self.seen: set[Path] = set()
-
-    def add(self, file: Path, speaker: str, *, group: str = "", split: str = "", where: str = "") -> None:
-        """Take a file; one of another kind is noted. `where` says which line of a list names it, if one does."""
-        self.seen.add(file)
-        if where and not file.is_file():
-            raise DataError(f"{where}: no such file: {file}")
-        if file.suffix.lower() in self.suffixes:
-            self.rows.append(Row(file, unicodedata.normalize("NFC", speaker), group, split=split))
-        else:
-            self.skip(file, f"suffix {file.suffix!r} is not one of {' '.join(sorted(self.suffixes))}")
-
-    def skip(self, file: Path, reason: str) -> None:
-        shown = file.relative_to(self.root).as_posix() if file.is_relative_to(self.root) else str(file)
-        self.skipped.append(Skipped(shown, reason))
-
-    def manifest(self) -> Manifest:
-        if not self.rows:
-            why = f"; {self.skipped[0].path}: {self.skipped[0].reason}" if self.skipped else ""
-            raise DataError(f"{self.path}: no recording in it{why}")
-        return Manifest(self.root, tuple(self.rows), tuple(self.skipped))
-
-
 def _voxceleb_bases(path: Path) -> list[Path]:
     """Where the speakers' folders lie: `path` itself, or the `wav` or `aac` folders that the archives unpack to."""
     below = [path / part / name for part in ("", "dev", "test") for name in ("wav", "aac")]
     return [base for base in below if base.is_dir()] or [path]
-
-
-def _entries(path: Path, pattern: re.Pattern[str]) -> list[Path]:
-    """A few folders in a folder whose names match; none where it cannot be listed."""
-    return [path / name for name in _names(path) if pattern.fullmatch(name) and (path / name).is_dir()]
-
-
-def _names(path: Path) -> list[str]:
-    try:
-        with os.scandir(path) as entries:
-            return [entry.name for entry in islice(entries, _LOOKED_AT)]
-    except (OSError, ValueError):
-        return []
-
-
-def _folders(path: Path) -> list[Path]:
-    return _listed(path, Path.is_dir)
-
-
-def _files(path: Path) -> list[Path]:
-    return _listed(path, Path.is_file)
-
-
-def _listed(path: Path, kind: Callable[[Path], bool]) -> list[Path]:
-    """The visible entries of a kind, sorted; none where there is no such folder."""
-    try:
-        return sorted(entry for entry in path.iterdir() if not entry.name.startswith(".") and kind(entry))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Each line that is not blank, with "path: line n" for errors."""
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}: line {number}", line.strip().replace("\t", " ")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text") from error
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-
-
-def _inside(root: Path, text: str, where: str) -> Path:
-    """The path that a list names: absolute as it stands, or relative to the list's folder and inside it."""
-    normal = Path(os.path.normpath(text))
-    if "\0" in text or ".." in normal.parts:
-        raise DataError(f"{where}: {text!r} leads out of the list's folder; write the full path")
-    return root / normal
