@@ -60,6 +60,20 @@ def test_table_in_a_pipe_keeps_each_row_on_one_line(capsys: pytest.CaptureFixtur
     assert "x" * 500 in capsys.readouterr().out
 
 
+def test_names_do_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Screen(as_json=False)
+    name = "a\x1b[31m\rb"
+    screen.table(("identity", name), [(name, "x")])
+    screen.say(f"removed {name}\nand more")
+    screen.note(name)
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert "\r" not in said.out + said.err
+    assert r"a\x1b[31m\rb" in said.out
+    assert said.out.endswith("\nand more\n")
+    assert said.err == r"a\x1b[31m\rb" + "\n"
+
+
 def told(*looks: TrainingProgress, terminal: bool) -> str:
     file = io.StringIO()
     with Training(Console(file=file, force_terminal=terminal, width=120)) as progress:

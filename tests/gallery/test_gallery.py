@@ -150,6 +150,22 @@ def test_bound_to_one_model(backend: Backend) -> None:
     assert backend.open(model=None, dimension=None, create=False).model == "m"
 
 
+def test_a_name_typed_in_another_way_is_the_same_person(gallery: Gallery) -> None:
+    x_ND = unit_rows(3)
+    gallery.enroll([Template("Zoe\u0308", x_ND[0], "a", tags=("cafe\u0301",)), Template(" Zo\u00eb ", x_ND[1], "b")])
+    gallery.enroll([Template("other", x_ND[2], "c")])
+    assert [(person.identity, person.templates) for person in gallery.people()] == [("Zo\u00eb", 2), ("other", 1)]
+    assert len(gallery.search(x_ND[0], 9, tags=["caf\u00e9 "])) == 1
+    assert gallery.forget("Zoe\u0308 ").templates == 2
+    assert len(gallery) == 1
+    # What no terminal can type ends in an error of its own.
+    for name in ("\udcff", " "):
+        with pytest.raises(InvalidInput, match="identity"):
+            gallery.forget(name)
+        with pytest.raises(InvalidInput, match="tag"):
+            gallery.search(x_ND[0], 9, tags=[name])
+
+
 def test_what_cannot_be_stored_is_refused_before_anything_is(gallery: Gallery) -> None:
     good = people(1, 1)
     with pytest.raises(InvalidInput, match="width 16, not 17"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tercet.cli.output import JsonOption, Screen, program
+from tercet.cli.output import JsonOption, Screen, plain, program
 from tercet.cli.progress import Counting
 from tercet.cli.use import LayoutOption, RunArgument, read_store
 from tercet.errors import DataError, InvalidOption, TooLittle
@@ -164,7 +164,7 @@ def identify(
     rows = [(str(rank), c.identity, f"{c.score:.3f}", c.path) for rank, c in enumerate(found.candidates, start=1)]
     if rows:
         screen.table(("rank", "identity", "score", "most similar template"), rows, right=(0, 2))
-    if found.expected_fpir is not None:
+    if found.comparisons and found.expected_fpir is not None:
         screen.say(
             f"somebody who is not enrolled reaches the threshold with one of {found.comparisons} templates in about "
             f"{100 * found.expected_fpir:.3g} % of searches (1 - (1 - FMR)^N; it grows with the gallery)"
@@ -270,7 +270,7 @@ def _show_doubts(screen: Screen, prepared: Prepared) -> None:
         if doubts:
             screen.note(f"{title} {len(doubts)} {'file' if len(doubts) == 1 else 'files'}:")
             for doubt in doubts[:5]:
-                screen.note(f"  {doubt.path} ({doubt.identity}): {doubt.reason}")
+                screen.note(plain(f"  {doubt.path} ({doubt.identity}): {doubt.reason}"))
             if len(doubts) > 5:
                 screen.note(f"  and {len(doubts) - 5} more")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tercet.cli.enroll import GalleryOption, margin_in_words, open_for, refresh_margin
-from tercet.cli.output import JsonOption, Screen
+from tercet.cli.output import JsonOption, Screen, plain
 from tercet.cli.progress import Counting
 from tercet.cli.use import RunArgument
 from tercet.errors import GalleryError, InvalidOption
@@ -194,7 +194,7 @@ def _show_removed(screen: Screen, removed: Removed) -> None:
         f"{', '.join(removed.identities) or 'nobody'}, {removed.pictures} with a picture"
     )
     for path in removed.paths[:10]:
-        screen.say(f"  {path or '(no path was stored)'}")
+        screen.say(plain(f"  {path or '(no path was stored)'}"))
     if len(removed.paths) > 10:
         screen.say(f"  and {len(removed.paths) - 10} more")
     if not removed.erased:

@@ -32,6 +32,10 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
+def _lines(text: str) -> str:
+    return "\n".join(map(plain, text.split("\n")))
+
+
 def program() -> str:
     """How the reader can call tercet from here: by name where the shell finds it, else by the path of this one."""
     beside = Path(sys.argv[0])
@@ -59,11 +63,11 @@ class Screen:
 
     def note(self, text: str) -> None:
         """One line on stderr."""
-        self.notes.print(text, soft_wrap=True)
+        self.notes.print(_lines(text), soft_wrap=True)
 
     def say(self, text: str = "") -> None:
         """One line of the result as text."""
-        self.results.print(text, soft_wrap=True)
+        self.results.print(_lines(text), soft_wrap=True)
 
     def title(self, text: str) -> None:
         """A heading in the result's text."""
@@ -79,9 +83,9 @@ class Screen:
         """A table; `right` names the columns that are set flush right."""
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for i, column in enumerate(columns):
-            table.add_column(Text(column), justify="right" if i in right else "left", overflow="fold")
+            table.add_column(Text(plain(column)), justify="right" if i in right else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(plain(cell)) for cell in row))
         self.results.print()
         self.results.print(table)
         self.results.print()

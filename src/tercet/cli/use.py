@@ -185,7 +185,7 @@ def verify_in_words(decision: Decision) -> str:
     """A decision as one sentence."""
     if decision.score is None:
         return f"undecided: {decision.reason}"
-    if decision.decision == "undecided":
+    if decision.decision == "undecided" or decision.calibration is None:
         return f"undecided: score {decision.score:.3f}, and {decision.reason}"
     word = {"match": "match: the same identity", "no-match": "no match: different identities"}[decision.decision]
     side = "at or above" if decision.decision == "match" else "below"

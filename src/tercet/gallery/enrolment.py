@@ -16,7 +16,7 @@ from tercet.errors import InvalidInput
 from tercet.evaluate import Calibration
 from tercet.gallery.gallery import Gallery
 from tercet.gallery.quality import picture_bytes, quality_of
-from tercet.gallery.templates import Template
+from tercet.gallery.templates import Template, check_name
 
 __all__ = ["Doubt", "Prepared", "prepare"]
 
@@ -87,6 +87,7 @@ def prepare(
         raise InvalidInput("identities, contents and paths must have one entry for each vector")
     if keep_pictures and picture is None:
         raise InvalidInput("keep_pictures: these samples are not pictures")
+    identities = [check_name("identity", name) for name in identities]
     plain = calibration is not None and getattr(calibration, "norm", None) is None
     threshold = calibration.threshold if calibration is not None and plain else np.inf
     templates, refused, warnings = [], [], []

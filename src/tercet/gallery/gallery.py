@@ -24,7 +24,7 @@ from tercet.gallery.audit import Audit, home_of
 from tercet.gallery.parts import PART_ROWS, in_pages, in_parts, plain_value
 from tercet.gallery.seal import Seal
 from tercet.gallery.store import MOST_RESULTS, Store
-from tercet.gallery.templates import Entry, Template, entry_of, picture_of, row_of
+from tercet.gallery.templates import Entry, Template, check_name, entry_of, picture_of, row_of
 
 __all__ = ["Gallery"]
 
@@ -272,11 +272,12 @@ class Gallery:
 
     def _alive(self, tags: Sequence[str]) -> str:
         where = f"(expires == 0 or expires > {int(time.time() * 1000)})"
-        return " and ".join([where, *(f'array_contains(tags, "{self._seal.token("tag", tag)}")' for tag in tags)])
+        tokens = [self._seal.token("tag", check_name("tag", tag)) for tag in tags]
+        return " and ".join([where, *(f'array_contains(tags, "{token}")' for token in tokens)])
 
     def _whose(self, identity: str) -> str:
         # Only hashes ever stand in a condition: no name can change what it means.
-        return f'subject == "{self._seal.token("identity", identity)}"'
+        return f'subject == "{self._seal.token("identity", check_name("identity", identity))}"'
 
     def _read(self, read: Callable[[str], T]) -> T:
         """Read from the collection in use; once more where another thread has just exchanged it."""

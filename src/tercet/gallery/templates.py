@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, final
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from tercet.errors import GalleryError, InvalidInput
 from tercet.gallery.seal import Seal
 
-__all__ = ["Entry", "Template", "entry_of", "key_of", "row_of"]
+__all__ = ["Entry", "Template", "check_name", "entry_of", "key_of", "row_of"]
 
 MAX_PICTURE_BYTES: Final = 32_000
 _MAX_RECORD_BYTES: Final = 45_000  # sealed it grows by a third, and Milvus takes 65,535
@@ -32,7 +33,7 @@ class Template:
     """One sample to enroll.
 
     Args:
-        identity: Whose it is.
+        identity: Whose it is; kept as `check_name` writes it, tags too.
         vector: [D] float32, unit norm.
         content: A hash of the sample's bytes: the same content enrolled again for the same identity replaces.
         path: Where it came from; "" where nobody may know.
@@ -53,9 +54,8 @@ class Template:
     picture: bytes = b""
 
     def __post_init__(self) -> None:
-        check_name("identity", self.identity)
-        for tag in self.tags:
-            check_name("tag", tag)
+        object.__setattr__(self, "identity", check_name("identity", self.identity))
+        object.__setattr__(self, "tags", tuple(check_name("tag", tag) for tag in self.tags))
         if len(self.tags) > _MAX_TAGS:
             raise InvalidInput(f"tags: {len(self.tags)}, more than the {_MAX_TAGS} allowed")
         if self.vector.ndim != 1 or not math.isclose(float(np.linalg.norm(self.vector)), 1, abs_tol=1e-3):
@@ -92,8 +92,13 @@ class Entry:
     calibration: str | None
 
 
-def check_name(what: str, text: str) -> None:
-    """Refuse what cannot name an identity or a tag."""
+def check_name(what: str, text: str) -> str:
+    """A name as it is kept: letters composed (NFC), no blanks around it; who types it otherwise means the same person.
+
+    Raises:
+        InvalidInput: It cannot name an identity or a tag: blank, too long, no valid text.
+    """
+    text = unicodedata.normalize("NFC", text).strip()
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
@@ -102,6 +107,7 @@ def check_name(what: str, text: str) -> None:
         raise InvalidInput(f"{what}: must not be blank")
     if size > _MAX_NAME_BYTES:
         raise InvalidInput(f"{what}: {size} bytes, more than the {_MAX_NAME_BYTES} allowed")
+    return text
 
 
 def key_of(subject: str, content: str) -> str:
