@@ -134,6 +134,26 @@ class AudioFrontEnd:
         speech_N *= 32767 * _PEAK / np.abs(speech_N).max()
         return np.rint(speech_N).astype(np.int16)[None]
 
+    def header(self, blob: bytes, name: str, *, listened: float) -> tuple[str, int, int, float]:
+        """What a recording says of itself: its format, samples a second, samples, and the power of `listened` seconds.
+
+        Raises:
+            DataError: where the bytes are too many, or are no recording that can be read: "name: reason".
+        """
+        import soundfile
+
+        kind = container_of(blob)
+        if kind is None or len(blob) > self.max_bytes:
+            raise DataError(f"{name}: is not a recording that can be read, or larger than {self.max_bytes} bytes")
+        try:
+            with soundfile.SoundFile(io.BytesIO(blob)) as file:
+                rate, frames = int(file.samplerate), int(file.frames)
+                wave = file.read(max(0, min(frames, round(rate * listened))), dtype="float32", always_2d=True)
+                form = f"{kind} {file.subtype}"
+        except soundfile.LibsndfileError as error:
+            raise DataError(f"{name}: the recording is damaged ({error.error_string.strip().rstrip('.')})") from error
+        return form, rate, frames, float(np.mean(np.square(wave, dtype=np.float64))) if len(wave) else 0.0
+
     def normalise(self, x_B1N: torch.Tensor) -> torch.Tensor:
         """The network's input: x / 32768, float32 in [-1, 1], on the device of `x_B1N` (int16)."""
         if x_B1N.dtype != torch.int16 or tuple(x_B1N.shape[1:]) != self.shape:
@@ -164,7 +184,7 @@ class AudioFrontEnd:
 
     def sound(self, sample: npt.NDArray[np.int16]) -> bytes:
         """A sample as an MP3 file."""
-        import soundfile  # type: ignore[import-untyped]
+        import soundfile
 
         file = io.BytesIO()
         soundfile.write(file, sample[0], RATE, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.8)

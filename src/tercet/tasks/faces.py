@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from tercet.data import ImageFrontEnd
+from tercet.data import picture_layouts as published
 from tercet.encoders import ConvEncoderConfig
-from tercet.tasks.task import Task
+from tercet.tasks.task import Layout, Task
 from tercet.train.augment import affine, erase, light, skew_identities
 from tercet.train.plan import Settings
 
@@ -28,4 +29,12 @@ TASK = Task(
     encoder=ConvEncoderConfig(1, 64, 64, pool="flatten"),
     augment=augment,
     settings=Settings(minutes=2.0),
+    layouts=(
+        Layout(
+            "vggface2",
+            "VGGFace2: train/n000002/0001_01.jpg and test/",
+            published.recognises_vggface2,
+            published.read_vggface2,
+        ),
+    ),
 )

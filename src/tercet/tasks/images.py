@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 
 from tercet.data import ImageFrontEnd
+from tercet.data import picture_layouts as published
 from tercet.encoders import ConvEncoderConfig
-from tercet.tasks.task import Task
+from tercet.tasks.task import Layout, Task
 from tercet.train.augment import affine, erase, light, tint
 from tercet.train.plan import Settings
 
@@ -28,4 +29,31 @@ TASK = Task(
     encoder=ConvEncoderConfig(3, 64, 64),
     augment=augment,
     settings=Settings(minutes=10.0),
+    layouts=(
+        Layout(
+            "cub",
+            "CUB-200-2011: images.txt, image_class_labels.txt, images/",
+            published.recognises_cub,
+            published.read_cub,
+        ),
+        Layout("cars", "Cars-196: cars_annos.mat", published.recognises_cars, published.read_cars),
+        Layout(
+            "sop",
+            "Stanford Online Products: Ebay_train.txt, Ebay_test.txt",
+            published.recognises_sop,
+            published.read_sop,
+        ),
+        Layout(
+            "in-shop",
+            "In-Shop Clothes Retrieval: list_eval_partition.txt",
+            published.recognises_in_shop,
+            published.read_in_shop,
+        ),
+        Layout(
+            "oml",
+            "open-metric-learning's CSV: label, path, split",
+            published.recognises_oml,
+            published.read_oml,
+        ),
+    ),
 )

@@ -1,0 +1,215 @@
+"""Collections of pictures as they are published: CUB-200, Cars-196, Stanford Online Products, In-Shop, VGGFace2, OML.
+
+Each has a `recognises_...`, which looks at a few names and never raises, and a `read_...`, which lists the pictures and
+opens none of them. The split is the one that results are compared on: no class is in training and in the test.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from tercet.data.listing import Found, entries, files, folders, inside, lines
+from tercet.data.manifest import Manifest
+from tercet.errors import DataError
+
+__all__ = [
+    "read_cars",
+    "read_cub",
+    "read_in_shop",
+    "read_oml",
+    "read_sop",
+    "read_vggface2",
+    "recognises_cars",
+    "recognises_cub",
+    "recognises_in_shop",
+    "recognises_oml",
+    "recognises_sop",
+    "recognises_vggface2",
+]
+
+_CUB_TRAINED: Final = 100  # of the 200 classes the first half is trained on; Song et al. 2016
+_CARS_TRAINED: Final = 98  # likewise of 196
+_IN_SHOP: Final = "list_eval_partition.txt"
+_VGG: Final = re.compile(r"n\d{6}")
+_OML_COLUMNS: Final = ("label", "path", "split")
+
+
+def recognises_cub(path: Path) -> bool:
+    """`images.txt`, `image_class_labels.txt` and `images/`."""
+    return (path / "images").is_dir() and all(
+        (path / name).is_file() for name in ("images.txt", "image_class_labels.txt")
+    )
+
+
+def read_cub(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """CUB-200-2011: classes 1 to 100 are trained on, 101 to 200 are the test (not the classification split).
+
+    Raises:
+        DataError: A list is missing or a line is off: "file: line n: reason".
+    """
+    found = Found(path, suffixes)
+    pictures = _numbered(path / "images.txt")
+    classes = _numbered(path / "image_class_labels.txt")
+    for number, (where, picture) in pictures.items():
+        if number not in classes:
+            raise DataError(f"{where}: picture {number} has no class in {path / 'image_class_labels.txt'}")
+        where_class, named = classes[number]
+        if not named.isdecimal():
+            raise DataError(f"{where_class}: class {named!r} is not a number")
+        split = "train" if int(named) <= _CUB_TRAINED else "test"
+        file = inside(found.root / "images", picture, where)
+        found.add(file, file.parent.name, split=split, where=where)
+    return found.manifest()
+
+
+def recognises_cars(path: Path) -> bool:
+    """`cars_annos.mat`."""
+    return (path / "cars_annos.mat").is_file()
+
+
+def read_cars(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """Cars-196 by `cars_annos.mat`: classes 1 to 98 are trained on, 99 to 196 are the test.
+
+    Raises:
+        DataError: The annotations cannot be read, or name a picture that is not there.
+    """
+    from scipy.io import loadmat
+
+    listed = path / "cars_annos.mat"
+    try:
+        content: dict[str, Any] = loadmat(listed, squeeze_me=True, simplify_cells=True)
+        names = [str(name) for name in content["class_names"]]
+        annotations = [(str(a["relative_im_path"]), int(a["class"])) for a in content["annotations"]]
+    except Exception as error:  # its reader raises all sorts on damaged files
+        raise DataError(f"{listed}: cannot be read as the annotations of Cars-196 ({error})") from error
+    found = Found(path, suffixes)
+    for number, (picture, named) in enumerate(annotations, start=1):
+        where = f"{listed}: annotation {number}"
+        if not 1 <= named <= len(names):
+            raise DataError(f"{where}: class {named} is not one of {len(names)}")
+        split = "train" if named <= _CARS_TRAINED else "test"
+        found.add(inside(found.root, picture, where), names[named - 1], split=split, where=where)
+    return found.manifest()
+
+
+def recognises_sop(path: Path) -> bool:
+    """`Ebay_train.txt` and `Ebay_test.txt`."""
+    return (path / "Ebay_train.txt").is_file() and (path / "Ebay_test.txt").is_file()
+
+
+def read_sop(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """Stanford Online Products: `image_id class_id super_class_id path`, after a line of headings.
+
+    Raises:
+        DataError: A list is missing or a line is off: "file: line n: reason".
+    """
+    found = Found(path, suffixes)
+    for name, split in (("Ebay_train.txt", "train"), ("Ebay_test.txt", "test")):
+        for number, (where, line) in enumerate(lines(path / name)):
+            fields = line.split()
+            if len(fields) != 4:
+                raise DataError(f"{where}: wanted image_id class_id super_class_id path, found {len(fields)} fields")
+            if number:
+                found.add(inside(found.root, fields[3], where), fields[1], split=split, where=where)
+    return found.manifest()
+
+
+def recognises_in_shop(path: Path) -> bool:
+    """`list_eval_partition.txt`, in the folder or in `Eval` below it."""
+    return any((folder / _IN_SHOP).is_file() for folder in (path, path / "Eval"))
+
+
+def read_in_shop(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """In-Shop Clothes Retrieval: its queries and its gallery together are the test.
+
+    Raises:
+        DataError: The list is missing or a line is off: "file: line n: reason".
+    """
+    found = Found(path, suffixes)
+    listed = next((folder / _IN_SHOP for folder in (path, path / "Eval") if (folder / _IN_SHOP).is_file()), path)
+    split_of = {"train": "train", "query": "test", "gallery": "test"}
+    for number, (where, line) in enumerate(lines(listed)):
+        if number < 2:  # how many there are, and the headings
+            continue
+        fields = line.split()
+        if len(fields) != 3 or fields[2] not in split_of:
+            raise DataError(f"{where}: wanted image_name item_id train|query|gallery, found {line!r}")
+        base = found.root if (found.root / fields[0]).is_file() else found.root / "Img"
+        found.add(inside(base, fields[0], where), fields[1], split=split_of[fields[2]], where=where)
+    return found.manifest()
+
+
+def recognises_vggface2(path: Path) -> bool:
+    """`train/n000002/` or `test/n000001/`."""
+    return any(entries(path / part, _VGG) for part in ("train", "test"))
+
+
+def read_vggface2(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """VGGFace2: the people in `train` are trained on, those in `test` are the test; one part alone is divided as usual.
+
+    Raises:
+        DataError: No picture.
+    """
+    found = Found(path, suffixes)
+    parts = [part for part in ("train", "test") if (path / part).is_dir()]
+    for part in parts:
+        for person in folders(found.root / part):
+            for file in files(person):
+                found.add(file, person.name, split=part if len(parts) == 2 else "")
+    return found.manifest()
+
+
+def recognises_oml(path: Path) -> bool:
+    """A CSV file with the columns `label`, `path` and `split`."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return False
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            headings = {name.strip() for name in file.readline(4096).split(",")}
+    except (OSError, ValueError):
+        return False
+    return set(_OML_COLUMNS) <= headings and "identity" not in headings
+
+
+def read_oml(path: Path, suffixes: frozenset[str]) -> Manifest:
+    """The data frame of open-metric-learning: `validation` is the test, and a `sequence` is the group.
+
+    Raises:
+        DataError: A line is off, or a picture is missing: "file: line n: reason".
+    """
+    found = Found(path.parent, suffixes)
+    split_of = {"train": "train", "validation": "test"}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            for record in reader:
+                where = f"{path}: line {reader.line_num}"
+                label, picture, split = ((record.get(name) or "").strip() for name in _OML_COLUMNS)
+                if not label or not picture or split not in split_of:
+                    raise DataError(f"{where}: wanted a label, a path and a split of train or validation")
+                group = (record.get("sequence") or "").strip()
+                target = inside(found.root, picture, where)
+                found.add(target, label, group=group, split=split_of[split], where=where)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    return found.manifest()
+
+
+def _numbered(path: Path) -> dict[str, tuple[str, str]]:
+    """A list of `number value`: number -> (where, value)."""
+    found: dict[str, tuple[str, str]] = {}
+    for where, line in lines(path):
+        number, _, value = line.partition(" ")
+        if not number.isdecimal() or not value:
+            raise DataError(f"{where}: wanted a number and a value, found {line!r}")
+        if number in found:
+            raise DataError(f"{where}: {number} is listed twice")
+        found[number] = (where, value.strip())
+    return found
