@@ -15,6 +15,7 @@ from tercet.evaluate import (
     retrieval_per_query,
     verification,
 )
+from tercet.evaluate.figures import verification_figures
 
 
 def faces(people: int = 30, each: int = 5, noise: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -218,3 +219,16 @@ def test_retrieval_arguments_are_checked():
         bootstrap_retrieval(per_query, [5, 5, 6])
     with pytest.raises(InvalidInput, match="resamples"):
         bootstrap_retrieval(per_query, [5, 5, 6, 6], resamples=1)
+
+
+def test_an_interval_of_an_evaluation_holds_its_figure_even_where_all_resamples_lie_on_one_side(monkeypatch):
+    x, labels = faces(5, each=6, noise=1.5)
+    pairs = all_pairs(x, labels)
+    eer = verification(pairs.scores, pairs.genuine).eer
+    aside = {"eer": (eer + 0.01, eer + 0.1), "auc": (0.0, 0.1), "min_cllr": (0.0, 5.0)}
+    monkeypatch.setattr("tercet.evaluate.figures.bootstrap_verification", lambda *_, **__: aside)
+    figures, drawn = verification_figures(pairs, labels, folds=identity_folds(pairs, labels))
+    assert drawn["eer"]["ci95"] == [eer, eer + 0.1]
+    assert drawn["auc"]["ci95"] == [0.0, figures["auc"]]
+    assert drawn["min_cllr"]["ci95"] == [0.0, 5.0]
+    assert drawn["tar_at_fmr"]["0.1"]["ci95"] is None

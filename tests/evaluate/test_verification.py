@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from tercet.errors import InvalidInput
-from tercet.evaluate import cross_validated_decisions, identity_folds, roc, verification
+from tercet.evaluate import cross_validated_decisions, identity_folds, roc, thinned, verification
 from tercet.evaluate.accuracy import identity_codes
 from tercet.evaluate.error_curve import between, checked_scores, error_curve, least_impostors
 from tercet.evaluate.pairs import Pairs
@@ -275,3 +275,28 @@ def test_last_within_is_the_largest_fmr_not_above(case, fmr):
     point = curve.last_within(fmr)
     assert rates[point] <= fmr
     assert point == len(rates) - 1 or rates[point + 1] > fmr
+
+
+@given(st.integers(0, 2**31), st.integers(2, 250))
+def test_a_thinned_curve_has_points_of_the_whole_one_and_both_ends(seed: int, points: int):
+    scores, genuine = random_case(seed)
+    whole = roc(scores, genuine)
+    thin = thinned(whole, points)
+    assert len(thin.fmr) <= points or len(thin.fmr) == len(whole.fmr)
+    triples = set(zip(whole.thresholds, whole.fmr, whole.fnmr, strict=True))
+    assert set(zip(thin.thresholds, thin.fmr, thin.fnmr, strict=True)) <= triples
+    assert (thin.fmr[0], thin.fnmr[0], thin.fmr[-1], thin.fnmr[-1]) == (0, 1, 1, 0)
+    assert (np.diff(thin.thresholds) < 0).all()
+
+
+def test_a_thinned_curve_stays_near_the_whole_one_at_small_rates():
+    rng = np.random.default_rng(0)
+    genuine = np.arange(200_000) % 2 == 0
+    whole = roc(rng.normal(size=200_000) + 3.0 * genuine, genuine)
+    thin = thinned(whole)
+    assert len(thin.fmr) <= 200
+    for rate in (1e-4, 1e-3, 1e-2, 0.1, 0.5):
+        exact = np.interp(rate, whole.fmr, whole.fnmr)
+        assert np.interp(rate, thin.fmr, thin.fnmr) == pytest.approx(exact, rel=0.05, abs=1e-4)
+    with pytest.raises(InvalidInput, match="points"):
+        thinned(whole, 1)

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,7 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 _LARGEST_SIDE = 4096
+_Read = TypeVar("_Read")
 
 
 class _Unsupported(Exception):
@@ -172,9 +173,15 @@ class ImageFrontEnd:
 
         return self._opened(blob, name, shrunk)
 
-    def _opened(
-        self, blob: bytes, name: str, read: Callable[[ImageFile.ImageFile], npt.NDArray[np.uint8]]
-    ) -> npt.NDArray[np.uint8]:
+    def header(self, blob: bytes, name: str) -> tuple[str, int, int]:
+        """What the header of a picture says, nothing decoded: its format ("PNG"), width and height in pixels.
+
+        Raises:
+            DataError: as `decode_bytes`.
+        """
+        return self._opened(blob, name, lambda image: (str(image.format), image.width, image.height))
+
+    def _opened(self, blob: bytes, name: str, read: Callable[[ImageFile.ImageFile], _Read]) -> _Read:
         """What `read` makes of the picture in `blob`, within the limits and with one kind of error."""
         if not blob:
             raise DataError(f"{name}: the file is empty")

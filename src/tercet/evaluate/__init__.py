@@ -18,7 +18,7 @@ from tercet.evaluate.rates import ErrorRate, error_rate
 from tercet.evaluate.references import DECISIONS, FUSIONS, ReferenceProtocol, against_references
 from tercet.evaluate.retrieval import Retrieval, RetrievalPerQuery, retrieval, retrieval_per_query
 from tercet.evaluate.similarity import Neighbours, cosine, nearest
-from tercet.evaluate.verification import Det, Roc, Verification, det, roc, verification
+from tercet.evaluate.verification import Det, Roc, Verification, det, roc, thinned, verification
 
 __all__ = [
     "verification",
@@ -27,6 +27,7 @@ __all__ = [
     "Roc",
     "det",
     "Det",
+    "thinned",
     "all_pairs",
     "Pairs",
     "identity_folds",

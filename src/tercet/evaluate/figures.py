@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tercet.evaluate.accuracy import identity_codes
 from tercet.evaluate.calibration import Calibration
 from tercet.evaluate.identification import enrol_half, search_identities
-from tercet.evaluate.intervals import bootstrap_retrieval, bootstrap_verification
+from tercet.evaluate.intervals import bootstrap_retrieval, bootstrap_verification, widened
 from tercet.evaluate.likelihood import LlrMap
 from tercet.evaluate.pairs import Pairs
 from tercet.evaluate.rates import error_rate
@@ -149,15 +149,15 @@ def operating_point(
 
 
 def _nested(figures: Mapping[str, Any], drawn: Mapping[str, tuple[float, float]]) -> dict[str, Any]:
-    """Each figure's {"ci95": [low, high]} in the nesting of the figures; null where there is none."""
+    """Each figure's {"ci95": [low, high]}, which holds the figure, in the nesting of the figures; null without one."""
 
-    def interval(path: tuple[str, ...]) -> dict[str, Any]:
+    def interval(value: float | None, path: tuple[str, ...]) -> dict[str, Any]:
         found = drawn.get(".".join(path))
-        return {"ci95": None if found is None else list(found)}
+        return {"ci95": None if found is None else list(widened(found, value))}
 
     def walk(value: Any, path: tuple[str, ...]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             return {key: walk(part, (*path, str(key))) for key, part in value.items()}
-        return interval(path)
+        return interval(value, path)
 
     return {key: walk(value, (key,)) for key, value in figures.items()}

@@ -20,7 +20,7 @@ from tercet.evaluate.retrieval import RetrievalPerQuery
 from tercet.evaluate.similarity import checked_labels
 from tercet.evaluate.verification import TAR_TARGETS, tar_at_targets
 
-__all__ = ["bootstrap_retrieval", "bootstrap_verification"]
+__all__ = ["bootstrap_retrieval", "bootstrap_verification", "widened"]
 
 
 def bootstrap_verification(
@@ -159,6 +159,18 @@ def bootstrap_retrieval(
         row[len(figures) :] = [means @ times / len(names) for _, means in by_class]
     columns = [*figures, *(name for name, _ in by_class)]
     return {name: _percentiles(drawn[:, column]) for column, name in enumerate(columns)}
+
+
+def widened(ends: tuple[float, float], value: float | None) -> tuple[float, float]:
+    """The interval, drawn out to the figure that it is about where that lies outside.
+
+    Identities that are drawn twice make the drawn sets easier or harder than the whole one, so with few of them all
+    resamples can lie on one side. The wider interval can only cover more.
+
+    >>> widened((0.2, 0.4), 0.1), widened((0.2, 0.4), 0.3)
+    ((0.1, 0.4), (0.2, 0.4))
+    """
+    return ends if value is None else (min(ends[0], value), max(ends[1], value))
 
 
 def _subsample(genuine: npt.NDArray[np.bool_], size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:

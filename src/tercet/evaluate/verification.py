@@ -17,7 +17,7 @@ from tercet.evaluate.accuracy import cross_validated_decisions, standard_error
 from tercet.evaluate.error_curve import ErrorCurve, checked_scores, error_curve, least_impostors
 from tercet.evaluate.likelihood import PRIORS, actual_dcf, cllr
 
-__all__ = ["TAR_TARGETS", "Det", "Roc", "Verification", "det", "roc", "verification"]
+__all__ = ["TAR_TARGETS", "Det", "Roc", "Verification", "det", "roc", "thinned", "verification"]
 
 TAR_TARGETS = {"0.1": 0.1, "0.01": 0.01, "0.001": 0.001}
 
@@ -83,6 +83,25 @@ def roc(scores: npt.ArrayLike, genuine: npt.ArrayLike) -> Roc:
     """
     curve = error_curve(*checked_scores(scores, genuine))
     return Roc(curve.thresholds, curve.false_matches / curve.impostor, curve.false_non_matches / curve.genuine)
+
+
+def thinned(curve: Roc, points: int = 200) -> Roc:
+    """At most so many points of a curve, spread along it as it lies on the axes of `det`; both ends stay.
+
+    Each is a point of the curve as it is: nothing is interpolated. Raises InvalidInput below two points.
+    """
+    from scipy.special import ndtri
+
+    if points < 2:
+        raise InvalidInput(f"points: expected at least 2, got {points}")
+    if len(curve.fmr) <= points:
+        return curve
+    ends = 1e-6, 1 - 1e-6  # rates of 0 and 1 lie at infinity
+    x, y = (ndtri(np.clip(rate, *ends)) for rate in (curve.fmr, curve.fnmr))
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+    kept = np.unique(np.searchsorted(along, np.linspace(0, along[-1], points)).clip(0, len(along) - 1))
+    kept = np.unique(np.concatenate([[0], kept[kept > 0][: points - 2], [len(along) - 1]]))
+    return Roc(curve.thresholds[kept], curve.fmr[kept], curve.fnmr[kept])
 
 
 def det(scores: npt.ArrayLike, genuine: npt.ArrayLike) -> Det:

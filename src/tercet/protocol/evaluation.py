@@ -26,12 +26,15 @@ from tercet.evaluate import (
     cosine,
     identity_folds,
     retrieval_per_query,
+    roc,
+    thinned,
     verification,
 )
 from tercet.evaluate.figures import identification_figures, operating_point, retrieval_figures, verification_figures
 from tercet.protocol.baselines import plain_baseline, untrained
 from tercet.protocol.calibration import normalised_pairs
 from tercet.protocol.forgeries import forgery_figures, pairs_of_forgeries, reference_figures
+from tercet.protocol.leakage import Leakage, find_leakage
 from tercet.protocol.listed import ListedPairs, listed_pairs
 from tercet.protocol.rows import Scored, scored_rows, seen_identities
 from tercet.run import Model
@@ -57,6 +60,7 @@ class Evaluation:
         skipped: Files that could not be read: {"path", "reason"}.
         warnings: What a reader of the figures should know.
         model: Fingerprint.
+        leakage: What may make the figures too good; None where nobody looked.
     """
 
     figures: Mapping[str, Any]
@@ -67,6 +71,7 @@ class Evaluation:
     skipped: tuple[Mapping[str, str], ...]
     warnings: tuple[str, ...]
     model: str
+    leakage: Leakage | None = None
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object."""
@@ -82,6 +87,7 @@ class Evaluation:
             **({"forgeries": len(self.scored.forged)} if len(self.scored.forged) else {}),
             "left_out": out,
             "skipped": [dict(entry) for entry in self.skipped],
+            **({} if self.leakage is None else {"leakage": self.leakage.to_json()}),
             "warnings": list(self.warnings),
             "model": self.model,
         }
@@ -101,6 +107,7 @@ def evaluate_run(
     ignore_same_group: bool = False,
     force_small: bool = False,
     references: ReferenceProtocol | None = None,
+    leakage: bool = True,
     on_phase: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Score a model on the identities of a store that it has not seen.
@@ -119,6 +126,7 @@ def evaluate_run(
         force_small: Give rates also where the pairs or searches are too few to show them.
         references: Samples are also questioned against several references of an identity, with their forgeries; the
             baselines by similarity alone.
+        leakage: Whether to look for what may make the figures too good (`find_leakage`); some hundred files are read.
         on_phase: Told what comes next.
 
     Raises:
@@ -157,7 +165,9 @@ def evaluate_run(
                 more = forged.by_similarity().figures(their_pairs, theirs_ND, forged_FD, 0)
                 beside[name] = {**beside[name], **more[0]}
     skipped = tuple({"path": skipped.path, "reason": skipped.reason} for skipped in store.manifest.skipped)
-    return Evaluation(figures, intervals, beside, scored, listed, skipped, warnings, model.fingerprint)
+    leaks = find_leakage(model, store, scored, listed, seed=seed) if leakage else None
+    warnings += () if leaks is None else leaks.warnings
+    return Evaluation(figures, intervals, beside, scored, listed, skipped, warnings, model.fingerprint, leaks)
 
 
 @final
@@ -325,7 +335,7 @@ def _gallery_rows(model: Model, gallery: SampleStore | None) -> npt.NDArray[np.i
 
 
 def _decisions(model: Model, task: _Task, scored: Scored, pairs: Pairs) -> dict[str, Any]:
-    """What could not be compared, and the error rates at the EER's threshold and at the calibrated one."""
+    """The error curve, what could not be compared, and the rates at the EER's threshold and the calibrated one."""
     if task.listed is None:
         out = frozenset(scored.left_out)
         failed = sum(row.identity not in out for row in task.store.unreadable)
@@ -341,7 +351,9 @@ def _decisions(model: Model, task: _Task, scored: Scored, pairs: Pairs) -> dict[
         at_threshold = operating_point(
             pairs, task.labels, calibration.threshold, failed=share, calibration=calibration, foresee=not shared
         )
+    curve = thinned(roc(pairs.scores, pairs.genuine))
     return {
+        "curve": {name: getattr(curve, name).tolist() for name in ("fmr", "fnmr", "thresholds")},
         "failure_to_acquire": {"failed": failed, "of": of, "rate": share, "what": what},
         "at_eer": operating_point(pairs, task.labels, found.eer_threshold, failed=share),
         "at_threshold": at_threshold,

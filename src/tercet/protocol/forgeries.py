@@ -25,6 +25,7 @@ from tercet.evaluate import (
     forgery_pairs,
     with_forgeries,
 )
+from tercet.evaluate.intervals import widened
 from tercet.protocol.rows import Scored
 
 __all__ = ["forgery_figures", "pairs_of_forgeries", "reference_figures"]
@@ -72,17 +73,18 @@ def forgery_figures(
         return {}, {}
     intervals: dict[str, Any] = {}
     labels = store.manifest.labels[np.concatenate([scored.rows, scored.forged])]
+    figures = by_kind(pairs, forged, threshold=threshold)
     for kind, found in forged.items() if resamples else ():
         drawn = bootstrap_verification(with_forgeries(pairs, found), labels, resamples=resamples, seed=seed)
         place: dict[str, Any] = {}
         for key, ends in drawn.items():
             name, _, part = key.partition(".")
             if name in ("eer", "auc"):
-                place[name] = {"ci95": list(ends)}
+                place[name] = {"ci95": list(widened(ends, figures[kind][name]))}
             elif name == "tar_at_fmr":
-                place.setdefault(name, {})[part] = {"ci95": list(ends)}
+                place.setdefault(name, {})[part] = {"ci95": list(widened(ends, figures[kind][name][part]))}
         intervals[kind] = place
-    return {"by_kind": by_kind(pairs, forged, threshold=threshold)}, {"by_kind": intervals} if intervals else {}
+    return {"by_kind": figures}, {"by_kind": intervals} if intervals else {}
 
 
 def reference_figures(
