@@ -95,7 +95,7 @@ def train(
         encoder = plan.encoder if embedding_dim is None else plan.encoder.with_embedding_dim(embedding_dim)
         plan = replace(plan, encoder=encoder, settings=replace(plan.settings, **settings))
     elif task is None:
-        raise InvalidOption("--task is needed: images, faces or digits")
+        raise InvalidOption("--task is needed: images, faces, signatures, speakers or digits")
     else:
         plan = load_task(task).plan(embedding_dim=embedding_dim, **settings)
     manifest = load_task(plan.task).read(data, layout=layout)
