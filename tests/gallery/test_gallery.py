@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 import time
 from pathlib import Path
@@ -174,6 +175,9 @@ def test_what_cannot_be_stored_is_refused_before_anything_is(gallery: Gallery) -
         gallery.enroll([*good, Template("p", good[0].vector, "c", metadata={"x": float("nan")})])
     with pytest.raises(InvalidInput, match="longer than"):
         gallery.enroll([*good, Template("p", good[0].vector, "c", metadata={"x": "x" * 50_000})])
+    for seconds in (0.0, -1.0, float("nan"), 1e12):
+        with pytest.raises(InvalidInput, match="hundred years"):
+            gallery.enroll(good, retain_s=seconds)
     assert len(gallery) == 0
     for name, said in (("", "blank"), ("  ", "blank"), ("x" * 600, "600 bytes"), ("\udcff", "not valid text")):
         with pytest.raises(InvalidInput, match=said):
@@ -192,6 +196,18 @@ def test_what_cannot_be_stored_is_refused_before_anything_is(gallery: Gallery) -
     gallery.close()
     with pytest.raises(GalleryError, match="it is closed"):
         gallery.search(good[0].vector)
+
+
+def test_a_damaged_record_is_told_with_the_gallery_and_can_be_forgotten(gallery: Gallery) -> None:
+    gallery.enroll(people(2, 1))
+    row = next(iter(gallery._store.rows(gallery._collection, gallery._whose("p0"), ("key", "subject", "vector"))))
+    columns = {"tags": [], "record": "{", "picture": "", "expires": 0, "vector": list(row["vector"])}
+    gallery._store.upsert(gallery._collection, [{"key": row["key"], "subject": row["subject"]} | columns])
+    with pytest.raises(GalleryError, match=rf"^{re.escape(gallery.name)}: a record is damaged \({row['key']}\)"):
+        gallery.people()
+    removed = gallery.forget("p0")
+    assert (removed.identities, removed.templates, removed.paths) == (("p0",), 1, ())
+    assert [person.identity for person in gallery.people()] == ["p1"]
 
 
 def test_an_empty_gallery_answers(gallery: Gallery) -> None:

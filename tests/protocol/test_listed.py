@@ -112,7 +112,28 @@ def test_a_list_without_impostors_that_may_be_scored_is_refused(model, people, s
 
 
 def test_a_label_against_the_folders_is_pointed_out(model, people, strangers, tmp_path):
-    lines = [*lines_of(strangers), (f"{strangers[0]}/0.png", f"{strangers[1]}/0.png", 1, 0)]
+    lines = [*lines_of(strangers), (f"{strangers[0]}/0.png", f"{strangers[1]}/3.png", 1, 0)]
     trials = read_trials(write_list(tmp_path, lines), people)
     with SampleStore.read(read_people(people), model.front_end) as store:
         assert "1 pairs are genuine by the list" in listed_pairs(model, store, trials).warnings[0]
+
+
+def test_a_pair_with_both_labels_is_refused_and_what_spoils_figures_is_pointed_out(model, people, strangers, tmp_path):
+    a, b = (f"{strangers[0]}/{i}.png" for i in (0, 1))
+    options = {"protocol": "verification", "resamples": 0, "baselines": False}
+    with SampleStore.read(read_people(people), model.front_end) as store:
+        trials = read_trials(write_list(tmp_path, [*lines_of(strangers), (b, a, 0, 0)]), people)
+        with pytest.raises(DataError, match=r"list.txt: line 51: the pair of line 1, with the other label"):
+            evaluate_run(model, store, trials=trials, **options)
+        odd = [(a, a, 1, 0), (a, b, 1, 0), (f"{strangers[0]}/0.png", f"{strangers[0]}/5.png", 0, 0)]
+        trials = read_trials(write_list(tmp_path, [*lines_of(strangers), *odd]), people)
+        warnings = evaluate_run(model, store, trials=trials, **options).to_json()["warnings"]
+        one_fold = read_trials(write_list(tmp_path, [(*line[:3], 7) for line in lines_of(strangers)]), people)
+        found = evaluate_run(model, store, trials=one_fold, **options).to_json()
+    assert [warning.partition(",")[0] for warning in warnings] == [
+        "1 pairs are impostors by the list",
+        "1 pairs stand in the list more than once",
+        "1 pairs are of a file with itself",
+    ]
+    assert found["accuracy"] is None
+    assert "no accuracy" in found["warnings"][0]

@@ -255,7 +255,10 @@ def _seconds(text: str) -> float | None:
     match = re.fullmatch(r"([1-9][0-9]{0,5})([hdwy])", text.strip())
     if match is None:
         raise InvalidOption(f"--retain {text}: must be a number with h, d, w or y, for example 365d")
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > 100 * _SECONDS["y"]:
+        raise InvalidOption(f"--retain {text}: is longer than a hundred years; without it nothing expires")
+    return seconds
 
 
 def _in_words(found: Identification) -> str:

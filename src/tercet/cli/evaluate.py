@@ -14,7 +14,7 @@ from tercet.cli.forgeries import KIND_NAMES, parse_references, show_kinds, show_
 from tercet.cli.output import JsonOption, Screen
 from tercet.cli.progress import scoring
 from tercet.cli.use import LayoutOption, RunArgument, read_store
-from tercet.errors import InvalidOption
+from tercet.errors import DataError, InvalidInput, InvalidOption
 
 __all__ = ["calibrate", "evaluate", "show_evaluation"]
 
@@ -188,13 +188,18 @@ def calibrate(
     from tercet.run import load
     from tercet.tasks import load_task
 
+    if not 0 < fmr < 1:
+        raise InvalidOption(f"--fmr {fmr:g}: must be a rate above 0 and below 1, such as 0.01")
     screen = Screen(as_json=as_json)
     model = load(run)
     manifest = load_task(model.task).read(data, layout=layout)
     with read_store(manifest, model, screen) as store:
-        found = calibrate_run(
-            model, store, target_fmr=fmr, seed=seed, norm=norm.value, cohort=cohort, impostors=impostors.value
-        )
+        try:
+            found = calibrate_run(
+                model, store, target_fmr=fmr, seed=seed, norm=norm.value, cohort=cohort, impostors=impostors.value
+            )
+        except InvalidInput as error:
+            raise DataError(f"{data}: {error}") from error
         skipped = [{"path": item.path, "reason": item.reason} for item in store.manifest.skipped]
     calibration, chosen_on = found.calibration, found.chosen_on
     model.save_calibration(calibration, norm=found.norm, samples=found.samples)

@@ -5,6 +5,7 @@ N templates, D embedding width
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import threading
 import time
@@ -31,6 +32,7 @@ __all__ = ["Gallery"]
 T = TypeVar("T")
 
 _CLEAR: Final = ("key", "record")
+_LONGEST_S: Final = 100 * 365.25 * 86_400  # far below the last year that a date can name
 
 
 @final
@@ -92,18 +94,21 @@ class Gallery:
 
         Args:
             templates: What to store.
-            retain_s: Seconds after which they may be purged and are no longer found; None: never.
+            retain_s: Seconds, up to a hundred years, after which they may be purged and are no longer found; None:
+                never.
             calibration: The id of the calibration in force, for the record.
             by_path: A path names a file of this machine, whose older content is replaced too.
             progress: Told (stored, total) after each part.
 
         Raises:
-            InvalidInput: A vector of another width.
+            InvalidInput: A vector of another width; a time out of range.
             GalleryError: A part could not be stored; says how many templates are.
         """
         for template in templates:
             if len(template.vector) != self.dimension:
                 raise InvalidInput(f"{self.name}: vectors of width {self.dimension}, not {len(template.vector)}")
+        if retain_s is not None and not 0 < retain_s <= _LONGEST_S:
+            raise InvalidInput(f"retain_s={retain_s:g} must be above 0 and at most a hundred years")
         expires_ms = int((time.time() + retain_s) * 1000) if retain_s else 0
         done, replaced, identities = 0, 0, set[str]()
         with self._lock:
@@ -193,13 +198,13 @@ class Gallery:
         with self._lock:
             for row in self._store.rows(self._collection, self._alive(()), (*_CLEAR, "picture", "vector")):
                 vector_D = self._seal.turn_back(np.asarray(row["vector"], np.float32)[None])[0]
-                yield entry_of(row, self._seal), vector_D, picture_of(row["picture"], self._seal)
+                yield self._entry(row), vector_D, picture_of(row["picture"], self._seal)
 
     def people(self) -> list[Person]:
         """Every enrolled identity, by name."""
         found: dict[str, list[Entry]] = {}
         for row in self._read(lambda name: list(self._store.rows(name, self._alive(()), _CLEAR))):
-            entry = entry_of(row, self._seal)
+            entry = self._entry(row)
             found.setdefault(entry.identity, []).append(entry)
         return [
             Person(
@@ -245,7 +250,7 @@ class Gallery:
         Raises:
             GalleryError: Nobody of that name is enrolled.
         """
-        removed = self._remove("forget", self._whose(identity))
+        removed = self._remove("forget", self._whose(identity), check_name("identity", identity))
         if removed is None:
             raise GalleryError(f"{self.name}: {identity!r} is not enrolled")
         return removed
@@ -290,6 +295,12 @@ class Gallery:
                     raise
                 return read(self._collection)
 
+    def _entry(self, row: Mapping[str, Any]) -> Entry:
+        try:
+            return entry_of(row, self._seal)
+        except GalleryError as error:
+            raise GalleryError(f"{self.name}: {error}") from error
+
     def _scored(self, probe_D: npt.NDArray[np.float32], rows: Sequence[Mapping[str, Any]]) -> list[Match]:
         """Rows with their exact similarity to a probe, best first; at ties in the order of their keys."""
         if not rows:
@@ -299,7 +310,7 @@ class Gallery:
         found = nearest(probe_D[None], x_ND, len(rows))
         matches = []
         for index, score in zip(found.index_QK[0], found.score_QK[0], strict=True):
-            entry = entry_of(rows[index], self._seal)
+            entry = self._entry(rows[index])
             matches.append(Match(entry.identity, entry.path, float(score), entry))
         return matches
 
@@ -314,7 +325,7 @@ class Gallery:
         stale: list[str] = []
         if by_path and before:
             here = {(template.identity, template.path) for template in part if template.path}
-            entries = [entry_of(row, self._seal) for row in before]
+            entries = [self._entry(row) for row in before]
             stale = [entry.key for entry in entries if entry.key not in new and (entry.identity, entry.path) in here]
         with self.audit.operation("enroll", names, templates=len(rows)) as result:
             self._store.upsert(self._collection, rows)
@@ -324,13 +335,16 @@ class Gallery:
             result["replaced"] = len(same) + len(stale)
         return len(same) + len(stale)
 
-    def _remove(self, event: str, where: str) -> Removed | None:
+    def _remove(self, event: str, where: str, *asked: str) -> Removed | None:
         with self._lock:
             rows = list(self._store.rows(self._collection, where, (*_CLEAR, "picture")))
             if not rows:
                 return None
-            entries = [entry_of(row, self._seal) for row in rows]
-            names = tuple(sorted({entry.identity for entry in entries}))
+            entries = []
+            for row in rows:
+                with contextlib.suppress(GalleryError):  # damaged: a reason less to keep it
+                    entries.append(self._entry(row))
+            names = tuple(sorted({*asked, *(entry.identity for entry in entries)}))
             local = self._store.engine is not None
             with self.audit.operation(event, names, templates=len(rows)) as result:
                 if local:

@@ -98,7 +98,7 @@ class Seal:
         try:
             return str(self._fernet.decrypt(stored.encode()).decode())
         except self._invalid as error:
-            raise GalleryError("a record of the gallery was changed, or sealed with another key") from error
+            raise GalleryError("a record was changed, or sealed with another key") from error
 
     def turn(self, x_ND: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Vectors as they are stored."""

@@ -170,7 +170,7 @@ def entry_of(row: Mapping[str, Any], seal: Seal) -> Entry:
             calibration=values["calibration"],
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise GalleryError(f"a record of the gallery is damaged ({row.get('key')})") from error
+        raise GalleryError(f"a record is damaged ({row.get('key')})") from error
 
 
 def picture_of(stored: str, seal: Seal) -> bytes:

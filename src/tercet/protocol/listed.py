@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
-from tercet.data import SampleStore
+from tercet.data import GENUINE, SampleStore
 from tercet.data.trials import Trials
 from tercet.errors import DataError
 from tercet.protocol.rows import seen_identities
@@ -52,16 +53,22 @@ def listed_pairs(model: Model, store: SampleStore, trials: Trials, *, keep_seen:
     Pairs of an identity that the model was trained or validated on are left out and counted, unless `keep_seen`.
 
     Raises:
-        DataError: A file of the list is not part of the data ("list: line N: reason"), or nothing is left to score.
+        DataError: A file of the list is not part of the data, or a pair has both labels ("list: line N: reason"); or
+            nothing is left to score.
     """
     manifest = store.manifest
     at = {row.path: n for n, row in enumerate(manifest.rows)}
     unreadable = {row.path: row.identity for row in store.unreadable}
     seen = seen_identities(model, store)
     rows: list[tuple[int, int, int]] = []
-    failed = left_out = differ = 0
+    failed = left_out = differ = agree = 0
     named: set[str] = set()
+    label_of: dict[frozenset[Path], tuple[bool, int]] = {}
     for n, (a, b) in enumerate(zip(trials.a, trials.b, strict=True)):
+        label, line = bool(trials.genuine[n]), int(trials.line[n])
+        before = label_of.setdefault(frozenset((a, b)), (label, line))
+        if before[0] != label:
+            raise DataError(f"{trials.path}: line {line}: the pair of line {before[1]}, with the other label")
         people = []
         for path in (a, b):
             if path in at:
@@ -70,7 +77,7 @@ def listed_pairs(model: Model, store: SampleStore, trials: Trials, *, keep_seen:
                 people.append(unreadable[path])
             else:
                 shown = path.relative_to(manifest.root) if path.is_relative_to(manifest.root) else path
-                raise DataError(f"{trials.path}: line {trials.line[n]}: {shown.as_posix()} is not among the data")
+                raise DataError(f"{trials.path}: line {line}: {shown.as_posix()} is not among the data")
         known = seen.intersection(people)
         named |= known
         if known and not keep_seen:
@@ -79,7 +86,9 @@ def listed_pairs(model: Model, store: SampleStore, trials: Trials, *, keep_seen:
             failed += 1
         else:
             rows.append((at[a], at[b], n))
-            differ += bool(trials.genuine[n]) and people[0] != people[1]
+            same = people[0] == people[1]
+            differ += label and not same
+            agree += not label and same and {manifest.rows[at[path]].kind for path in (a, b)} == {GENUINE}
     first, second, kept = np.array(rows, dtype=np.int64).reshape(-1, 3).T
     genuine = trials.genuine[kept]
     if not 0 < genuine.sum() < len(genuine):
@@ -96,5 +105,15 @@ def listed_pairs(model: Model, store: SampleStore, trials: Trials, *, keep_seen:
         )
     if differ:
         warnings.append(f"{differ} pairs are genuine by the list, though their files lie under two identities")
+    if agree:
+        warnings.append(f"{agree} pairs are impostors by the list, though their files lie under one identity")
+    if len(label_of) < len(trials):
+        warnings.append(f"{len(trials) - len(label_of)} pairs stand in the list more than once, and count each time")
+    if selves := sum(len(pair) == 1 for pair in label_of):
+        warnings.append(f"{selves} pairs are of a file with itself, which every model calls genuine")
     fold = None if trials.fold is None else trials.fold[kept]
+    if fold is not None and len(np.unique(fold)) == 1:
+        warnings.append(
+            "all pairs are in one fold, so that there is no other fold to choose a threshold on: no accuracy"
+        )
     return ListedPairs(first, second, genuine, fold, failed, left_out, tuple(sorted(named)), tuple(warnings))
