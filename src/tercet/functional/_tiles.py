@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tercet.functional.distances import Geometry
+from tercet.functional.distances import Geometry, compiled_lines
 from tercet.functional.options import RelationTable
 from tercet.functional.selection import MANY_POSITIVES, Chosen, Tile, choose
 
@@ -73,7 +73,7 @@ def tiles(geometry: Geometry, problem: Problem, tile_numbers: int = TILE_NUMBERS
     for start in range(0, anchors, step):
         rows = slice(start, min(start + step, anchors))
         positive_TM, negative_TM = problem.relation.tile(rows)
-        if not positive_TM.any():
+        if not positive_TM.any(1).any():  # in two steps: torch walks a whole matrix number by number
             continue
         margin_T1 = problem.margin_rows(rows, geometry.x_BD)
         yield Tile(start, geometry.tile(rows), positive_TM, negative_TM, margin_T1)
@@ -129,6 +129,7 @@ class Backward:
         self.geometry = geometry
         self.dx_BD = torch.zeros_like(geometry.x_BD)
         self.dy_MD = self.dx_BD if geometry.same else torch.zeros_like(geometry.y_MD)
+        self.column_M = torch.zeros_like(geometry.y_square_M)
 
     def add_tile(self, tile: Tile, g_TM: Tensor) -> None:
         """Gradients on the distances of a tile."""
@@ -137,9 +138,7 @@ class Backward:
         c_TM = self.geometry.slope(g_TM, tile.d_TM)
         if self.geometry.distance == "euclidean":
             self._take_close_pairs(c_TM, tile.d_TM, x_TD, rows.start)
-        dx_TD, dy_MD = self.geometry.back_tile(c_TM, x_TD)
-        self.dx_BD[rows] += dx_TD
-        self.dy_MD += dy_MD
+        self.dx_BD[rows] += self.geometry.back_tile(c_TM, x_TD, self.dy_MD, self.column_M)
 
     def _take_close_pairs(self, c_TM: Tensor, d_TM: Tensor, x_TD: Tensor, start: int) -> None:
         """Add the pairs that nearly coincide one by one, and take them out of the tile of coefficients."""
@@ -151,12 +150,21 @@ class Backward:
             self.dy_MD.index_add_(0, j, dj_PD)
         c_TM[i_P, j_P] = 0
 
+    def add_pairs(self, i_P: Tensor, j_P: Tensor, g_P: Tensor, d_P: Tensor) -> None:
+        """Gradients on distances of pairs of a row and another."""
+        x_BD, y_MD = self.geometry.x_BD, self.geometry.y_MD
+        for piece in _pieces(len(i_P), x_BD.shape[1]):
+            i, j = i_P[piece], j_P[piece]
+            c = self.geometry.slope(g_P[piece], d_P[piece])
+            di_PD, dj_PD = self.geometry.back_pairs(c, x_BD[i], y_MD[j])
+            self.dx_BD.index_add_(0, i, di_PD)
+            self.dy_MD.index_add_(0, j, dj_PD)
+
     def add_others(self, from_Q: Tensor, g_QM: Tensor, d_QM: Tensor) -> None:
         """A tile of gradients on distances among the others themselves: rows `from_Q` of y to all of y."""
         c_QM = self.geometry.slope(g_QM, d_QM)
-        dx_QD, dy_MD = self.geometry.back_tile(c_QM, self.geometry.y_MD[from_Q])
+        dx_QD = self.geometry.back_tile(c_QM, self.geometry.y_MD[from_Q], self.dy_MD, self.column_M)
         self.dy_MD.index_add_(0, from_Q, dx_QD)
-        self.dy_MD += dy_MD
 
     def add_other_pairs(self, i_P: Tensor, j_P: Tensor, g_P: Tensor, d_P: Tensor) -> None:
         """Gradients on distances of pairs among the others."""
@@ -167,6 +175,7 @@ class Backward:
 
     def finish(self) -> tuple[Tensor, Tensor | None]:
         """Gradients on the rows as they were given; None for the others where there are none apart."""
+        self.geometry.finish_others(self.dy_MD, self.column_M)
         dx_BD = self.geometry.back_rows(self.dx_BD)
         return dx_BD, None if self.geometry.same else self.geometry.back_rows(self.dy_MD, of_others=True)
 
@@ -193,6 +202,13 @@ def loss_and_slope(gap: Tensor, soft: bool) -> tuple[Tensor, Tensor]:
 def _all_triplets(tile: Tile, sums: Sums, gradient: bool) -> Tensor | None:
     """Every triplet of the tile; the gradient on its distances [T, M], each anchor with weight 1."""
     rows = slice(tile.start, tile.start + len(tile.d_TM))
+    passes = compiled_lines(tile.d_TM)
+    if passes is not None and tile.margin_T1 is not None:
+        out_TM = torch.empty_like(tile.d_TM) if gradient else tile.d_TM.new_empty(len(tile.d_TM), 0)
+        found = sums.loss_B[rows], sums.kept_B[rows], sums.active_B[rows], out_TM
+        given = tile.d_TM, tile.positive_TM, tile.negative_TM, tile.margin_T1.squeeze(1)
+        passes.run(passes.count_tile, len(tile.d_TM), 8 * tile.d_TM.numel(), *given, *found)
+        return out_TM if gradient else None
     column_TK, real_TK = tile.positive_columns()
     d_ap_TK = tile.d_TM.gather(1, column_TK)
     d_an_TM = tile.negative_distances()
@@ -270,10 +286,8 @@ def _chosen_triplets(
     weight_T = _weights(weight_T, sums.kept_B[rows], mean_per_anchor, tile.d_TM)
     if weight_T is not None:
         slope_P = slope_P * weight_T[row_P]
-    g_TM = torch.zeros_like(tile.d_TM)
-    g_TM.index_put_((row_P, positive_P), slope_P, accumulate=True)
-    g_TM.index_put_((row_P, negative_P), -slope_P.masked_fill(swapped_P, 0), accumulate=True)
-    back.add_tile(tile, g_TM)
+    back.add_pairs(row_P + tile.start, positive_P, slope_P, d_ap_P)
+    back.add_pairs(row_P + tile.start, negative_P, -slope_P.masked_fill(swapped_P, 0), d_an_P)
     if problem.swap:
         i_P, j_P = positive_P[swapped_P], negative_P[swapped_P]
         for piece in _pieces(len(i_P), geometry.y_MD.shape[1]):

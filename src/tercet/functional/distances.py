@@ -16,15 +16,33 @@ Legend: T rows of a tile, M other rows, D embedding width, P pairs.
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
+
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Geometry"]
+__all__ = ["Geometry", "compiled_lines"]
 
 # Direct sums hold [rows, columns, D] at a time: this many numbers at most.
 _DIRECT_NUMBERS = 1 << 20
 # Below this share of |a|^2 + |b|^2 the product form has lost about two digits of float32: such pairs go directly.
 _CLOSE = 0.01
+
+
+@functools.cache
+def _lines() -> ModuleType | None:
+    try:
+        from tercet.functional import _lines as passes
+    except (ImportError, RuntimeError):  # not installed; or nowhere to keep its compiled code
+        return None
+    return passes
+
+
+def compiled_lines(like: Tensor) -> ModuleType | None:
+    """The compiled passes over tiles on the device of `like`, or None where torch operations have to do."""
+    return _lines() if like.device.type == "cpu" else None
 
 
 class Geometry:
@@ -39,9 +57,19 @@ class Geometry:
             self.x_BD, self.y_MD = x_BD, x_BD if y_MD is None else y_MD
         self.same = y_MD is None
         self.y_square_M = self.y_MD.square().sum(1)
-        self.centre_D = None if distance == "cosine" else _coarse_mean(self.y_MD)
-        self._shifted_MD = self._shifted(self.y_MD)
-        self._shifted_square_M = self.y_square_M if self.centre_D is None else self._shifted_MD.square().sum(1)
+
+    @functools.cached_property
+    def centre_D(self) -> Tensor | None:
+        """What the rows are shifted by before a product; None where nothing is gained."""
+        return None if self.distance == "cosine" else _coarse_mean(self.y_MD)
+
+    @functools.cached_property
+    def _shifted_MD(self) -> Tensor:
+        return self._shifted(self.y_MD)
+
+    @functools.cached_property
+    def _shifted_square_M(self) -> Tensor:
+        return self.y_square_M if self.centre_D is None else self._shifted_MD.square().sum(1)
 
     def _shifted(self, rows_TD: Tensor) -> Tensor:
         """The rows as they enter a product: seen from the centre where there is one."""
@@ -53,6 +81,9 @@ class Geometry:
 
     def cross(self, x_TD: Tensor) -> Tensor:
         """Distances [T, M] of prepared rows to all others."""
+        passes = compiled_lines(x_TD)
+        if passes is not None and len(x_TD) and len(self.y_MD):
+            return self._compiled_cross(x_TD, passes)
         if x_TD.dtype == torch.float64:
             d_TM = self._direct(x_TD)
         elif self.distance == "cosine":
@@ -60,6 +91,22 @@ class Geometry:
         else:
             d_TM = self._product(x_TD)
         return d_TM.sqrt_() if self.distance == "euclidean" else d_TM
+
+    def _compiled_cross(self, x_TD: Tensor, passes: ModuleType) -> Tensor:
+        d_TM = x_TD.new_empty(len(x_TD), len(self.y_MD))
+        if x_TD.dtype == torch.float64:
+            rows, cost = (x_TD.contiguous(), self.y_MD.contiguous()), d_TM.numel() * x_TD.shape[1]
+            passes.run(passes.direct_distances, len(x_TD), cost, *rows, passes.KINDS[self.distance], d_TM)
+            return d_TM
+        if self.distance == "cosine":
+            return torch.mm(x_TD, self.y_MD.T, out=d_TM).neg_().add_(1.0)
+        shifted_TD = self._shifted(x_TD)
+        torch.mm(shifted_TD, self._shifted_MD.T, out=d_TM)
+        rows = (x_TD.contiguous(), self.y_MD.contiguous())
+        sizes = shifted_TD.square().sum(1), self._shifted_square_M
+        close, root = np.float32(_CLOSE), self.distance == "euclidean"
+        passes.run(passes.product_distances, len(x_TD), d_TM.numel(), d_TM, *sizes, *rows, close, root)
+        return d_TM
 
     def pairs(self, x_PD: Tensor, y_PD: Tensor) -> Tensor:
         """Distances [P] of prepared rows, pair by pair."""
@@ -74,13 +121,23 @@ class Geometry:
             return g
         return torch.where(d > 0, g / (2 * d), torch.zeros((), dtype=g.dtype, device=g.device))
 
-    def back_tile(self, c_TM: Tensor, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients ([T, D], [M, D]) on the prepared rows of a tile of coefficients."""
+    def back_tile(self, c_TM: Tensor, x_TD: Tensor, dy_MD: Tensor, column_M: Tensor) -> Tensor:
+        """Gradient [T, D] on the prepared rows of a tile of coefficients; that on the others is added in place.
+
+        What belongs to each of the others itself waits in `column_M` for `finish_others`.
+        """
         if self.distance == "cosine":
-            return -(c_TM @ self.y_MD), -(c_TM.T @ x_TD)
+            dy_MD.addmm_(c_TM.T, x_TD, alpha=-1)
+            return -(c_TM @ self.y_MD)
         x_TD, y_MD = self._shifted(x_TD), self._shifted_MD
-        dx_TD = 2 * (c_TM.sum(1, keepdim=True) * x_TD - c_TM @ y_MD)
-        return dx_TD, 2 * (c_TM.sum(0).unsqueeze(1) * y_MD - c_TM.T @ x_TD)
+        dy_MD.addmm_(c_TM.T, x_TD, alpha=-2)
+        column_M += c_TM.sum(0)
+        return 2 * (c_TM.sum(1, keepdim=True) * x_TD - c_TM @ y_MD)
+
+    def finish_others(self, dy_MD: Tensor, column_M: Tensor) -> None:
+        """The last part of the gradient on the others, once for all tiles."""
+        if self.distance != "cosine":
+            dy_MD.addcmul_(column_M.unsqueeze(1), self._shifted_MD, value=2)
 
     def close(self, d_TM: Tensor, x_TD: Tensor) -> Tensor:
         """Which pairs of a tile lie so close that 1 / d makes the products of `back_tile` lose digits [T, M]."""

@@ -9,6 +9,7 @@ Legend: B rows of the batch, M reference rows, D embedding width, C classes, T r
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 
 from tercet.functional._compile import outside_graph
+from tercet.functional._once import once
 from tercet.functional._tiles import Backward, Problem, loss_and_slope, tiles
 from tercet.functional.distances import Geometry
 from tercet.functional.options import REDUCTIONS, Margin, RelationTable, check_choice, working_dtype
-from tercet.functional.triplets import check_problem, once
+from tercet.functional.triplets import check_problem
 
 __all__ = ["multi_sample_triplet_loss"]
 
@@ -88,8 +90,8 @@ class _MultiSample(torch.autograd.Function):
             if problem.distance == "euclidean":
                 gap_B, anchor_B = _gap_by_tiles(Geometry(x_BD, y_MD, problem.distance), problem)
             else:
-                geometry = _exact_geometry(x_BD, y_MD, problem)
-                gap_B, anchor_B, rounding_B = _ClassSums.of(geometry, problem.relation).gap(geometry)
+                ctx.sums = _ClassSums.of(_exact_geometry(x_BD, y_MD, problem), problem.relation)
+                gap_B, anchor_B, rounding_B = ctx.sums.gap()
                 if problem.margin is not None:  # what cannot be told from the hinge point is the hinge point
                     tied_B = (gap_B + problem.margin).abs() <= rounding_B
                     gap_B = torch.where(tied_B, -problem.margin, gap_B)
@@ -110,9 +112,7 @@ class _MultiSample(torch.autograd.Function):
             if ctx.problem.distance == "euclidean":
                 dx_BD, dy_MD = _back_by_tiles(Geometry(x_BD, y_MD, ctx.problem.distance), ctx.problem, weight_B)
             else:
-                geometry = _exact_geometry(x_BD, y_MD, ctx.problem)
-                sums = _ClassSums.of(geometry, ctx.problem.relation)
-                dx_BD, dy_MD = sums.back(geometry, weight_B.to(geometry.x_BD.dtype))
+                dx_BD, dy_MD = ctx.sums.back(weight_B.to(torch.float64))
                 dx_BD, dy_MD = dx_BD.to(x_BD.dtype), None if dy_MD is None else dy_MD.to(x_BD.dtype)
         return once(dx_BD, x_BD, upstream[0]), None if dy_MD is None else once(dy_MD, y_MD, upstream[0]), None
 
@@ -127,6 +127,7 @@ def _exact_geometry(x_BD: Tensor, y_MD: Tensor | None, problem: Problem) -> Geom
 class _ClassSums:
     """How many others each class has, and their sums of rows and of squares; the last class gathers labels < 0."""
 
+    geometry: Geometry
     class_B: Tensor
     class_M: Tensor
     count_C: Tensor
@@ -136,12 +137,16 @@ class _ClassSums:
     @classmethod
     def of(cls, geometry: Geometry, relation: RelationTable) -> _ClassSums:
         assert relation.labels_B is not None and relation.other_labels_M is not None
-        known, class_BM = torch.unique(torch.cat([relation.labels_B, relation.other_labels_M]), return_inverse=True)
-        class_BM = torch.where(known[class_BM] < 0, len(known), class_BM)
-        class_B, class_M = class_BM[: len(relation.labels_B)], class_BM[len(relation.labels_B) :]
+        labels_BM = relation.labels_B
+        if not geometry.same:
+            labels_BM = torch.cat([relation.labels_B, relation.other_labels_M])
+        known, class_BM = torch.unique(labels_BM, return_inverse=True)
+        class_BM = torch.where(labels_BM < 0, len(known), class_BM)
+        class_B, class_M = class_BM[: len(relation.labels_B)], class_BM[len(class_BM) - len(geometry.y_MD) :]
         y_MD = geometry.y_MD
         zeros_C = y_MD.new_zeros(len(known) + 1)
         return cls(
+            geometry,
             class_B,
             class_M,
             zeros_C.index_add(0, class_M, torch.ones_like(geometry.y_square_M)),
@@ -149,45 +154,47 @@ class _ClassSums:
             zeros_C.index_add(0, class_M, geometry.y_square_M),
         )
 
-    def _counts(self, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+    @functools.cached_property
+    def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
         """(positives, negatives, is anchor) of each row [B]; the counts at least 1, to divide by."""
-        itself = 1 if geometry.same else 0
+        itself = 1 if self.geometry.same else 0
         positive_B = self.count_C[self.class_B] - itself
         negative_B = self.count_C.sum() - self.count_C[self.class_B]
         anchor_B = (positive_B > 0) & (negative_B > 0) & (self.class_B < len(self.count_C) - 1)
         return positive_B.clamp(min=1), negative_B.clamp(min=1), anchor_B
 
-    def _sums(self, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    @functools.cached_property
+    def _sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Each row's sum over its positives and over its negatives [B, D], and their sums of squares [B]."""
         row_BD, square_B = self.row_CD[self.class_B], self.square_C[self.class_B]
-        near_BD = row_BD - geometry.x_BD if geometry.same else row_BD
-        near_B = square_B - geometry.y_square_M if geometry.same else square_B
+        near_BD = row_BD - self.geometry.x_BD if self.geometry.same else row_BD
+        near_B = square_B - self.geometry.y_square_M if self.geometry.same else square_B
         return near_BD, self.row_CD.sum(0) - row_BD, near_B, self.square_C.sum() - square_B
 
-    def gap(self, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+    def gap(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean distance to positives - mean distance to negatives [B], which rows are anchors [B], rounding [B]."""
-        positive_B, negative_B, anchor_B = self._counts(geometry)
-        near_BD, far_BD, near_B, far_B = self._sums(geometry)
-        near_dot_B, far_dot_B = (geometry.x_BD * near_BD).sum(1), (geometry.x_BD * far_BD).sum(1)
-        if geometry.distance == "cosine":
+        positive_B, negative_B, anchor_B = self._counts
+        near_BD, far_BD, near_B, far_B = self._sums
+        near_dot_B, far_dot_B = (self.geometry.x_BD * near_BD).sum(1), (self.geometry.x_BD * far_BD).sum(1)
+        if self.geometry.distance == "cosine":
             return far_dot_B / negative_B - near_dot_B / positive_B, anchor_B, torch.full_like(far_dot_B, 32 * _EPSILON)
         # Sums of distances first and one division each, as in the definition: whole numbers meet the hinge exactly.
-        square_B = geometry.x_BD.square().sum(1)
+        square_B = self.geometry.x_BD.square().sum(1)
         rounding_B = 32 * _EPSILON * (square_B + near_B / positive_B + far_B / negative_B)
         near_B = positive_B * square_B - 2 * near_dot_B + near_B
         far_B = negative_B * square_B - 2 * far_dot_B + far_B
         return near_B / positive_B - far_B / negative_B, anchor_B, rounding_B
 
-    def back(self, geometry: Geometry, weight_B: Tensor) -> tuple[Tensor, Tensor | None]:
+    def back(self, weight_B: Tensor) -> tuple[Tensor, Tensor | None]:
         """The gradient of sum_a w_a gap_a, where w_a = 0 unless a is an anchor.
 
         With G[a, j] = w_a / positives for positives and -w_a / negatives for negatives, G sums to 0 along each row, and
         its column sums and G^T x need sums per class only.
         """
-        positive_B, negative_B, _ = self._counts(geometry)
-        near_BD, far_BD, _, _ = self._sums(geometry)
+        positive_B, negative_B, _ = self._counts
+        near_BD, far_BD, _, _ = self._sums
         near_w_B, far_w_B = weight_B / positive_B, weight_B / negative_B
-        x_BD, y_MD = geometry.x_BD, geometry.y_MD
+        x_BD, y_MD = self.geometry.x_BD, self.geometry.y_MD
         w_C = near_w_B.new_zeros(len(self.count_C))
         w_CD = torch.zeros_like(self.row_CD)
         # A negative j collects from every anchor but those of its class; a positive from its class but itself.
@@ -195,16 +202,16 @@ class _ClassSums:
         crossed_MD = (w_CD.index_add(0, self.class_B, (near_w_B + far_w_B).unsqueeze(1) * x_BD) - far_w_B @ x_BD)[
             self.class_M
         ]
-        if geometry.same:
+        if self.geometry.same:
             column_M = column_M - near_w_B
             crossed_MD = crossed_MD - near_w_B.unsqueeze(1) * x_BD
         dx_BD = far_w_B.unsqueeze(1) * far_BD - near_w_B.unsqueeze(1) * near_BD
         dy_MD = -crossed_MD
-        if geometry.distance != "cosine":
+        if self.geometry.distance != "cosine":
             dx_BD, dy_MD = 2 * dx_BD, 2 * (column_M.unsqueeze(1) * y_MD - crossed_MD)
-        if geometry.same:
-            return geometry.back_rows(dx_BD + dy_MD), None
-        return geometry.back_rows(dx_BD), geometry.back_rows(dy_MD, of_others=True)
+        if self.geometry.same:
+            return self.geometry.back_rows(dx_BD + dy_MD), None
+        return self.geometry.back_rows(dx_BD), self.geometry.back_rows(dy_MD, of_others=True)
 
 
 def _gap_by_tiles(geometry: Geometry, problem: Problem) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tercet.errors import InvalidInput, InvalidOption
+from tercet.functional.distances import compiled_lines
 
 __all__ = [
     "DISTANCES",
@@ -136,6 +137,12 @@ class RelationTable:
             negative_TM[here, self_T[here]] = False
         else:
             assert self.labels_B is not None and self.other_labels_M is not None
+            passes = compiled_lines(self_T)
+            if passes is not None:
+                masks = torch.empty(2, len(self_T), self.others, dtype=torch.bool)
+                given = (self.labels_B[rows], self.other_labels_M, self_T, masks[0], masks[1])
+                passes.run(passes.label_masks, len(self_T), masks[0].numel(), *given)
+                return masks[0], masks[1]
             mine_T1 = self.labels_B[rows].unsqueeze(1)
             positive_TM = mine_T1 == self.other_labels_M
             negative_TM = ~positive_TM

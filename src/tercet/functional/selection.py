@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tercet.functional.distances import compiled_lines
+
 __all__ = ["Chosen", "Tile", "choose", "draws"]
 
 # With more positives than this, sorting a row once is cheaper than one pass over it for each of them.
@@ -114,6 +116,14 @@ def _semihard(tile: Tile) -> Chosen:
     d_ap_TK = tile.d_TM.gather(1, column_TK)
     # The width of the window, not its end: d_ap + margin would lose a margin that is small beside the distance.
     width_T1 = torch.full_like(d_ap_TK[:, :1], math.inf) if tile.margin_T1 is None else tile.margin_T1
+    passes = compiled_lines(tile.d_TM)
+    if passes is not None and column_TK.shape[1]:
+        negative_TK, found_TK = torch.empty_like(column_TK), torch.empty_like(real_TK)
+        given = tile.d_TM, tile.negative_TM, column_TK, real_TK, width_T1.squeeze(1)
+        cost = column_TK.shape[1] * tile.d_TM.numel()
+        passes.run(passes.nearest_beyond, len(column_TK), cost, *given, negative_TK, found_TK)
+        row_P, place_P = torch.nonzero(found_TK, as_tuple=True)
+        return Chosen(row_P, column_TK[row_P, place_P], negative_TK[row_P, place_P])
     d_an_TM = tile.negative_distances()
     if column_TK.shape[1] > MANY_POSITIVES:
         sorted_TM, order_TM = d_an_TM.sort(dim=1, stable=True)

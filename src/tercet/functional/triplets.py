@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from tercet.errors import InvalidInput, InvalidOption
 from tercet.functional import _tiles
 from tercet.functional._compile import outside_graph
+from tercet.functional._once import once
 from tercet.functional._tiles import Problem, Sums, loss_and_slope
 from tercet.functional.distances import Geometry
 from tercet.functional.engine import chosen_engine
@@ -283,30 +283,6 @@ def _reduced(sums: Sums, reduction: str) -> tuple[Tensor, Tensor | float]:
         count = sums.kept_B.new_ones(())
     scale = 1.0 / count.clamp(min=1).to(torch.float64)
     return (loss_B.sum() * scale).to(sums.loss_B.dtype), scale.to(sums.loss_B.dtype)
-
-
-class _Once(torch.autograd.Function):
-    """Passes a gradient on, and refuses to be differentiated: the fast path has no second derivative."""
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, gradient: Tensor, *_inputs: Tensor) -> Tensor:
-        same: Tensor = gradient.clone()
-        return same
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        raise InvalidOption(
-            "tercet's losses have a first derivative only (double backward was asked for); "
-            "tercet.functional.reference has every derivative, at the cost of plain loops"
-        )
-
-
-def once(gradient: Tensor, *inputs: Tensor) -> Tensor:
-    """`gradient`; where a graph of the backward pass is recorded, with a clear refusal of a second derivative."""
-    if not torch.is_grad_enabled():
-        return gradient
-    result: Tensor = _Once.apply(gradient, *inputs)  # type: ignore[no-untyped-call]
-    return result
 
 
 @outside_graph
