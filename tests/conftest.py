@@ -5,6 +5,7 @@ HYPOTHESIS_PROFILE=explore draw new ones.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import torch
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "functional")]
 torch.set_num_threads(1)
+
+# A shell that runs the suite in the background has it ignore Ctrl-C, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Read when triton is first imported: without a GPU its kernels run in an interpreter, on the CPU.
 if not torch.cuda.is_available():

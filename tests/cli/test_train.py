@@ -87,11 +87,12 @@ def test_options_without_meaning_are_refused_before_anything_is_written(
     assert not out.exists()
 
 
-def test_margin_is_a_number_or_soft() -> None:
+def test_margin_is_a_number_or_soft_or_auto() -> None:
     assert parse_margin("soft") == "soft"
+    assert parse_margin("auto") == "auto"
     assert parse_margin("0.35") == 0.35
     with pytest.raises(InvalidOption):
-        parse_margin("auto")
+        parse_margin("automatic")
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_ends_with_130(

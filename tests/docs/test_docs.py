@@ -50,35 +50,29 @@ def test_python_runs(page: str, code: str, demo_run: Path, monkeypatch: pytest.M
         exec(compile(code, page, "exec"), {})
 
 
-@pytest.mark.parametrize(("page", "code"), blocks("sh"))
-def test_shell_runs_on_small_data(page: str, code: str, demo_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every `tercet` line of a shell block, on the demo's pictures or made-up voices, for a moment only."""
-    monkeypatch.chdir(demo_run)
-    if "speakers/" in code and not Path("speakers").exists():
+@pytest.mark.parametrize("page", sorted({page for page, _ in blocks("sh")}))
+def test_the_shell_blocks_of_a_page_run_on_small_data(
+    page: str, demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every `tercet` line of a page, in order, on the demo's pictures, made-up voices or writers, for a moment only."""
+    shutil.copytree(demo_run / "demo-run", tmp_path / "demo-run")
+    monkeypatch.chdir(tmp_path)
+    codes = [code for name, code in blocks("sh") if name == page]
+    if any("speakers/" in code for code in codes):
         write_speakers(Path("speakers"), speakers=10, utterances=3)
         write_speakers(Path("other-speakers"), speakers=20, utterances=4, first=20)
-    if "writers/" in code:
-        _prepare_writers(trains="tercet train writers/" in code)
-    lines = [line.split("#")[0].strip() for line in code.splitlines()]
-    commands = [shlex.split(line)[1:] for line in lines if line.startswith("tercet ")]
-    assert commands or "make " in code or "pip " in code, f"{page}: a shell block that shows nothing of tercet"
-    for command in commands:
-        small = [re.sub(r"^people/(.*)", r"demo-run/data/digits/\1", word) for word in command]
-        small = ["demo-run/data/digits" if word in ("people", "people/") else word for word in small]
-        if "--minutes" in small:
-            small[small.index("--minutes") + 1] = "0.02"
-        assert main(small) in (0, 1, 3), f"{page}: {shlex.join(small)}"
-
-
-def _prepare_writers(*, trains: bool) -> None:
-    """Made-up writers, and a run on them for the blocks that do not train one themselves."""
-    if not Path("writers").exists():
+    if any("writers/" in code for code in codes):
         write_writers(Path("writers"), writers=30, genuine=8, forged=5)
-    if trains:
-        shutil.rmtree("signature-run", ignore_errors=True)
-    elif not Path("signature-run").exists():
-        train = ["train", "writers", "--task", "signatures", "--minutes", "0.02", "--out", "signature-run"]
-        assert main(train) == 0
+    for code in codes:
+        lines = [line.split("#")[0].strip() for line in code.splitlines()]
+        commands = [shlex.split(line)[1:] for line in lines if line.startswith("tercet ")]
+        assert commands or "make " in code or "pip " in code, f"{page}: a shell block that shows nothing of tercet"
+        for command in commands:
+            small = [re.sub(r"^people/(.*)", r"demo-run/data/digits/\1", word) for word in command]
+            small = ["demo-run/data/digits" if word in ("people", "people/") else word for word in small]
+            if "--minutes" in small:
+                small[small.index("--minutes") + 1] = "0.02"
+            assert main(small) in (0, 1, 3), f"{page}: {shlex.join(small)}"
 
 
 def test_made_parts_are_fresh() -> None:
