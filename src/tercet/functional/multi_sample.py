@@ -163,23 +163,20 @@ class _ClassSums:
         anchor_B = (positive_B > 0) & (negative_B > 0) & (self.class_B < len(self.count_C) - 1)
         return positive_B.clamp(min=1), negative_B.clamp(min=1), anchor_B
 
-    @functools.cached_property
-    def _sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Each row's sum over its positives and over its negatives [B, D], and their sums of squares [B]."""
-        row_BD, square_B = self.row_CD[self.class_B], self.square_C[self.class_B]
-        near_BD = row_BD - self.geometry.x_BD if self.geometry.same else row_BD
-        near_B = square_B - self.geometry.y_square_M if self.geometry.same else square_B
-        return near_BD, self.row_CD.sum(0) - row_BD, near_B, self.square_C.sum() - square_B
-
     def gap(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean distance to positives - mean distance to negatives [B], which rows are anchors [B], rounding [B]."""
         positive_B, negative_B, anchor_B = self._counts
-        near_BD, far_BD, near_B, far_B = self._sums
-        near_dot_B, far_dot_B = (self.geometry.x_BD * near_BD).sum(1), (self.geometry.x_BD * far_BD).sum(1)
+        x_BD, square_B = self.geometry.x_BD, self.square_C[self.class_B]
+        near_B, far_B = square_B, self.square_C.sum() - square_B
+        near_dot_B = torch.linalg.vecdot(x_BD, self.row_CD[self.class_B])
+        far_dot_B = x_BD @ self.row_CD.sum(0) - near_dot_B
+        if self.geometry.same:  # a row is not its own positive
+            near_B = near_B - self.geometry.y_square_M
+            near_dot_B = near_dot_B - self.geometry.y_square_M
         if self.geometry.distance == "cosine":
             return far_dot_B / negative_B - near_dot_B / positive_B, anchor_B, torch.full_like(far_dot_B, 32 * _EPSILON)
         # Sums of distances first and one division each, as in the definition: whole numbers meet the hinge exactly.
-        square_B = self.geometry.x_BD.square().sum(1)
+        square_B = self.geometry.y_square_M if self.geometry.same else x_BD.square().sum(1)
         rounding_B = 32 * _EPSILON * (square_B + near_B / positive_B + far_B / negative_B)
         near_B = positive_B * square_B - 2 * near_dot_B + near_B
         far_B = negative_B * square_B - 2 * far_dot_B + far_B
@@ -192,26 +189,27 @@ class _ClassSums:
         its column sums and G^T x need sums per class only.
         """
         positive_B, negative_B, _ = self._counts
-        near_BD, far_BD, _, _ = self._sums
         near_w_B, far_w_B = weight_B / positive_B, weight_B / negative_B
+        both_w_B = near_w_B + far_w_B
         x_BD, y_MD = self.geometry.x_BD, self.geometry.y_MD
-        w_C = near_w_B.new_zeros(len(self.count_C))
-        w_CD = torch.zeros_like(self.row_CD)
+        # dx = sum over negatives * far_w - sum over positives * near_w
+        dx_BD = torch.outer(far_w_B, self.row_CD.sum(0))
+        dx_BD.addcmul_(both_w_B.unsqueeze(1), self.row_CD[self.class_B], value=-1)
         # A negative j collects from every anchor but those of its class; a positive from its class but itself.
-        column_M = (w_C.index_add(0, self.class_B, near_w_B + far_w_B) - far_w_B.sum())[self.class_M]
-        crossed_MD = (w_CD.index_add(0, self.class_B, (near_w_B + far_w_B).unsqueeze(1) * x_BD) - far_w_B @ x_BD)[
-            self.class_M
-        ]
+        w_C = torch.zeros_like(self.count_C).index_add_(0, self.class_B, both_w_B)
+        w_CD = torch.zeros_like(self.row_CD).index_add_(0, self.class_B, both_w_B.unsqueeze(1) * x_BD)
+        w_CD -= far_w_B @ x_BD
+        column_M = w_C[self.class_M] - far_w_B.sum()
+        dy_MD = w_CD[self.class_M].neg_()
         if self.geometry.same:
             column_M = column_M - near_w_B
-            crossed_MD = crossed_MD - near_w_B.unsqueeze(1) * x_BD
-        dx_BD = far_w_B.unsqueeze(1) * far_BD - near_w_B.unsqueeze(1) * near_BD
-        dy_MD = -crossed_MD
+            dx_BD.addcmul_(near_w_B.unsqueeze(1), x_BD, value=2)  # both sides of the row that is not its own positive
         if self.geometry.distance != "cosine":
-            dx_BD, dy_MD = 2 * dx_BD, 2 * (column_M.unsqueeze(1) * y_MD - crossed_MD)
+            dy_MD.addcmul_(column_M.unsqueeze(1), y_MD)
+        scale = 1 if self.geometry.distance == "cosine" else 2
         if self.geometry.same:
-            return self.geometry.back_rows(dx_BD + dy_MD), None
-        return self.geometry.back_rows(dx_BD), self.geometry.back_rows(dy_MD, of_others=True)
+            return self.geometry.back_rows(dx_BD.add_(dy_MD).mul_(scale)), None
+        return self.geometry.back_rows(dx_BD.mul_(scale)), self.geometry.back_rows(dy_MD.mul_(scale), of_others=True)
 
 
 def _gap_by_tiles(geometry: Geometry, problem: Problem) -> tuple[Tensor, Tensor]:
