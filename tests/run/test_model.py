@@ -97,7 +97,6 @@ def test_verify_decides_by_the_stored_threshold_and_names_it(model, run, files):
             "achieved_fmr": chosen.achieved_fmr,
             "achieved_fnmr": chosen.achieved_fnmr,
             "impostor_pairs": 400,
-            "impostors": None,
         }
 
 

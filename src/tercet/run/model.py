@@ -57,7 +57,9 @@ class Decision:
 
     def to_json(self) -> dict[str, Any]:
         """The keys of `tercet verify --json`."""
-        kept = ("id", "target_fmr", "achieved_fmr", "achieved_fnmr", "impostor_pairs", "impostors")
+        kept = ["id", "target_fmr", "achieved_fmr", "achieved_fnmr", "impostor_pairs"]
+        if self.calibration is not None and self.calibration.impostors is not None:
+            kept.append("impostors")  # whom the threshold keeps out, where there are forgeries
         return {
             "decision": self.decision,
             "score": self.score,
