@@ -33,7 +33,14 @@ def test_report_of_the_runs_own_data(run, own: Path, digits: Path) -> None:
     assert ended.json == {"report": str(own / "report.html"), "run": str(own)}
     text = (own / "report.html").read_text("utf-8")
     assert text.count('<article class="query"') == 8
-    assert text.count("<svg") == 7  # scores, ROC, DET; loss, active triplets, distances, validation EER
+    for heading in (
+        "How scores are spread", "ROC", "DET", "Map of the samples", "Loss", "Active triplets", "Distances",
+        "Validation EER", "Margin curve", "Costs and failures", "Labels that may be wrong", "Trivial properties",
+    ):  # fmt: skip
+        assert f">{heading}</h" in text, heading
+    assert text.count("<svg") == 9
+    assert len(text) < 5_000_000
+    assert f"tercet report {own}" in text and f"tercet evaluate {own} {digits}/digits.csv --seed 0 --json" in text
     assert "125 samples of 5 identities" in text
     assert "3 other identities with 75 samples" in text
     assert "No threshold has been chosen" in text
@@ -55,6 +62,17 @@ def test_report_of_other_data_goes_where_it_is_told(run, own: Path, digits: Path
     assert "&lt;7&gt; &amp; co" in text
     assert "<7>" not in text
     assert ((own / "report.html").read_text() if (own / "report.html").is_file() else None) == before
+
+
+def test_report_overwrites_its_own_page_and_nothing_else(run, own: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("<!DOCTYPE html><p>my diary")
+    assert run("report", own, "--out", page).refused("page.html", "no report of tercet")
+    assert page.read_text() == "<!DOCTYPE html><p>my diary"
+    assert run("report", own, "--out", tmp_path).refused("no report of tercet")
+    page.unlink()
+    assert run("report", own, "--out", page).code == 0
+    assert run("report", own, "--out", page).code == 0
 
 
 def test_report_says_when_the_data_are_gone(run, digits: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import itertools
 import re
@@ -11,7 +12,22 @@ import pytest
 from PIL import Image
 
 from tercet.report import figures
-from tercet.report.page import Drawing, Fact, Figure, Page, Pair, Picture, Query, Ranked, System, picture, render
+from tercet.report.embedding_map import make_map
+from tercet.report.page import (
+    Drawing,
+    Fact,
+    Figure,
+    Page,
+    Pair,
+    Picture,
+    Query,
+    Ranked,
+    Suspect,
+    System,
+    Table,
+    picture,
+    render,
+)
 
 VOID = {"meta", "img", "br", "link", "path", "use"}
 
@@ -80,6 +96,21 @@ def page() -> Page:
         ),
         provenance=(Fact("Command", "tercet train data --out run", code=True),),
         settings=(Fact("margin", "0.2"),),
+        tables=(Table("Costs", ("figure", "value"), (("Cllr", "0.3 bits"),), ("a note",)),),
+        map=make_map(
+            rng.normal(size=(6, 4)).astype(np.float32),
+            ["a", "a", "b", "b", "c", "c"],
+            [f"{n}.png" for n in range(6)],
+            [rng.integers(0, 256, (1, 8, 8), np.uint8)] * 6,
+            seed=0,
+        ),
+        map_note="a map",
+        suspects=(Suspect(small[0], small[1], "labelled one, looks like another"),),
+        suspect_note="in doubt",
+        calibration_drawings=(Drawing(figures.reliability([0.1, 0.9], [0.2, 0.8], title="believed"), "B", "c"),),
+        remarks=("Step 5: it shrank",),
+        leakage=("nothing was found",),
+        leakage_table=Table("Trivial", ("property", "AUC"), (("mean grey", "0.5"),)),
     )
 
 
@@ -96,12 +127,20 @@ def test_page_nests_and_has_one_title_and_headings_in_order(page: Page) -> None:
 def test_every_picture_and_diagram_has_a_name_for_those_who_do_not_see_it(page: Page) -> None:
     outline = Outline(render(page))
     alts = [image["alt"] for image in outline.all("img")]
-    assert len(alts) == 7
+    assert len(alts) == 9
     assert all(alts)
     assert "query, identity id 0" in alts
     assert "result 1, identity id 1, right" in alts
     assert "result 2, identity id 2, wrong" in alts
-    assert [svg["aria-label"] for svg in outline.all("svg")] == ["scores", "roc", "training"]
+    assert "in doubt, labelled id 0" in alts
+    labels = [str(svg["aria-label"]) for svg in outline.all("svg")]
+    assert [label for label in labels if not label.startswith("Map of 6 samples by ")] == [
+        "scores",
+        "roc",
+        "believed",
+        "training",
+    ]
+    assert len(labels) == 5
     assert all(svg["role"] == "img" for svg in outline.all("svg"))
 
 
@@ -123,11 +162,46 @@ def test_ids_are_unique_and_links_inside_the_page_lead_somewhere(page: Page) -> 
 
 def test_page_asks_nothing_of_any_host(page: Page) -> None:
     text = render(page)
-    assert not re.search(r"(?:https?:)?//[a-z0-9]", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text), flags=re.IGNORECASE)
+    assert not re.search(r"(?:https?:)?//[a-z0-9]", re.sub(r"(?:base64,|sha256-)[A-Za-z0-9+/=]+", "", text), flags=re.IGNORECASE)
     assert "@import" not in text
     assert all((image["src"] or "").startswith("data:image/") for image in Outline(text).all("img"))
-    assert not Outline(text).all("script")
+    assert [script for script in Outline(text).all("script") if script.get("src")] == []
+    assert not Outline(text).all("link")
     assert "default-src 'none'" in text
+
+
+def test_the_one_script_is_the_one_that_the_policy_names(page: Page) -> None:
+    text = render(page)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    mark = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = (m["content"] for m in Outline(text).all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and f"script-src 'sha256-{mark}';" in policy
+    assert not re.search(r"\b(?:fetch|XMLHttpRequest|import|eval)\b", script)
+    plain = render(Page(title="t", summary=("s",)))
+    assert "<script" not in plain and "script-src" not in plain
+
+
+def test_the_map_is_there_without_its_script(page: Page) -> None:
+    outline = Outline(render(page))
+    marks = [attrs for name, attrs in outline.tags if name == "path" and "mark" in (attrs.get("class") or "")]
+    assert [mark["data-who"] for mark in marks] == ["a", "a", "b", "b", "c", "c"]
+    assert {attrs.get("id"): attrs for _, attrs in outline.tags}["map-card"].keys() >= {"hidden"}
+    assert "".join(outline.text).count("Map of the samples") == 1
+    assert "tabindex" not in {attrs.get("id"): attrs for _, attrs in outline.tags}["map-view"]
+
+
+def test_what_is_told_of_leakage_remarks_and_costs_stands_in_the_page(page: Page) -> None:
+    said = " ".join("".join(Outline(render(page)).text).split())
+    for words in (
+        "Step 5: it shrank",
+        "nothing was found",
+        "mean grey",
+        "Cllr",
+        "0.3 bits",
+        "a note",
+        "looks like another",
+    ):
+        assert words in said
 
 
 def test_what_is_heard_is_played_beside_its_picture_and_has_a_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -34,10 +35,23 @@ def report(
 
     The page holds samples from DATA: treat it as you treat the data.
     """
+    from tercet.errors import InvalidInput
+
     screen = Screen(as_json=as_json)
+    if out is not None and out.exists() and not _is_report(out):
+        raise InvalidInput(f"{out}: is there already and is no report of tercet; name another file or remove it")
     page = make_report(run, data, out or run / PAGE, layout, screen)
     screen.say(f"report: {page}")
     screen.emit({"report": str(page), "run": str(run)})
+
+
+def _is_report(file: Path) -> bool:
+    """Whether a file is empty or a page that this command wrote, which may be written again."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as text:
+        start = text.read(4096)
+    return not start or b'<meta name="generator" content="tercet">' in start
 
 
 def make_report(run: Path, data: Path | None, out: Path, layout: str, screen: Screen) -> Path:
@@ -50,12 +64,23 @@ def make_report(run: Path, data: Path | None, out: Path, layout: str, screen: Sc
     from tercet.tasks import load_task
 
     model = load(run)
+    given = data
     if data is None:
         data, layout = invocation(model)
         if not data.exists():
             raise DataError(f"{data}: the run's data are not there any more; name other data: tercet report {run} DATA")
     manifest = load_task(model.task).read(data, layout=layout)
     with read_store(manifest, model, screen) as store, scoring(screen.notes) as tell:
-        page = collect(model, store, on_phase=tell)
+        page = collect(model, store, commands=_commands(run, data, given, layout), on_phase=tell)
     write_bytes(out, render(page).encode())
     return out
+
+
+def _commands(run: Path, data: Path, given: Path | None, layout: str) -> tuple[tuple[str, str], ...]:
+    """The command lines that make the page and its figures again."""
+    how = [] if layout == "auto" else ["--layout", layout]
+    page = [str(run)] if given is None else [str(run), str(given), *how]
+    return (
+        ("This page", shlex.join(["tercet", "report", *page])),
+        ("Its figures", shlex.join(["tercet", "evaluate", str(run), str(data), *how, "--seed", "0", "--json"])),
+    )

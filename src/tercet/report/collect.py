@@ -6,8 +6,9 @@ Legend: N scored samples, D embedding width.
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from tercet.data import SampleStore
-from tercet.evaluate import Pairs, all_pairs, retrieval_per_query, roc
+from tercet.evaluate import Pairs, RetrievalPerQuery, all_pairs, cllr, retrieval_per_query, roc, verification
 from tercet.protocol import evaluate_run, plain_baseline, scored_rows, untrained
-from tercet.report import figures
+from tercet.protocol.calibration import normalised_pairs
+from tercet.report import figures, tables
+from tercet.report.doubts import doubtful_labels
+from tercet.report.embedding_map import Map, make_map, map_rows
 from tercet.report.examples import draw_queries, hardest_false_matches, hardest_false_non_matches
-from tercet.report.page import Drawing, Fact, Page, Pair, Picture, Query, Ranked, picture
-from tercet.report.words import calibration_text, columns_and_systems, rate, result_text
+from tercet.report.margin import curve_of_vectors
+from tercet.report.page import Drawing, Fact, Page, Pair, Picture, Query, Ranked, Suspect, Table, picture
+from tercet.report.training import margin_drawing, read_history, remark_lines, training_drawings
+from tercet.report.words import calibration_text, columns_and_systems, result_text
 from tercet.run import Model
 from tercet.run.files import read_json
 from tercet.run.model import embed_rows
@@ -31,6 +37,7 @@ __all__ = ["collect", "invocation"]
 QUERIES = 8
 RESULTS = 10
 HARDEST = 8
+_LEAST_IN_BIN = 10  # pairs
 PAIRS_DRAWN = 1_000_000  # scores behind the diagrams; above this many pairs a sample of them
 
 
@@ -40,8 +47,17 @@ def invocation(model: Model) -> tuple[Path, str]:
     return Path(noted.get("data", model.config["data"]["path"])), str(noted.get("layout", "auto"))
 
 
-def collect(model: Model, store: SampleStore, *, seed: int = 0, on_phase: Callable[[str], None] | None = None) -> Page:
+def collect(
+    model: Model,
+    store: SampleStore,
+    *,
+    seed: int = 0,
+    commands: Sequence[tuple[str, str]] = (),
+    on_phase: Callable[[str], None] | None = None,
+) -> Page:
     """Score the model on those identities of the store that it has not seen, and gather the page.
+
+    `commands` are named command lines that the page shows beside that of the training.
 
     Raises:
         DataError: Too little is left to score.
@@ -74,6 +90,10 @@ def collect(model: Model, store: SampleStore, *, seed: int = 0, on_phase: Callab
         model.front_end.BASELINE.replace("_", " "): plain_baseline(model, store, rows_N),
         "untrained network": untrained(model, store, rows_N),
     }
+    suspects, suspect_note = _suspects(shown, vectors_ND, labels_N, pairs, per_query)
+    history, metrics = read_history(model.path / "history.jsonl"), _noted(model.path / "metrics.json")
+    drawn_map = _map(store, rows_N, vectors_ND, seed)
+    margin = (margin_drawing(curve_of_vectors(model, vectors_ND, labels_N)),)
     return Page(
         title=f"What a model for {model.task} makes of identities it has never seen",
         summary=(*_what_was_done(model, evaluation), *result_text(evaluation)),
@@ -90,9 +110,22 @@ def collect(model: Model, store: SampleStore, *, seed: int = 0, on_phase: Callab
         false_matches=shown.pairs(pairs, hardest_false_matches(pairs, labels_N, count=HARDEST)),
         false_non_matches=shown.pairs(pairs, hardest_false_non_matches(pairs, labels_N, count=HARDEST)),
         calibration=calibration_text(model.calibration, model.path.name),
-        training_drawings=_training_drawings(model.path / "history.jsonl"),
-        provenance=_provenance(model, evaluation, seed),
+        calibration_drawings=_calibration_drawings(model, vectors_ND, labels_N, seed),
+        training_drawings=(*training_drawings(history), *margin),
+        remarks=remark_lines(history, metrics),
+        provenance=_provenance(model, evaluation, metrics, seed, commands),
         settings=_settings(model),
+        tables=_known(tables.cost_table(evaluation), tables.kind_table(evaluation), tables.reference_table(evaluation)),
+        map=drawn_map,
+        map_note=(
+            f"{len(drawn_map.marks)} of the {len(rows_N):,} scored samples, laid out by {drawn_map.how}: samples that "
+            "are alike to the model lie near each other, and distances across the map mean little. A shape in a colour "
+            "stands for an identity; where there are more than 24, several share one."
+        ),
+        suspects=suspects,
+        suspect_note=suspect_note,
+        leakage=tables.leakage_lines(evaluation),
+        leakage_table=tables.leakage_table(evaluation),
     )
 
 
@@ -138,8 +171,8 @@ def _what_was_done(model: Model, evaluation: Mapping[str, Any]) -> tuple[str, ..
 def _reading(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
     lines = [
         "In brackets: 95 % intervals, from drawing the scored identities again with replacement. The baseline "
-        "without a network and the untrained network (same shape, same front end, the weights it began with) are scored on the same samples: "
-        "what training is worth is the distance to both."
+        "without a network and the untrained network (same shape, same front end, the weights it began "
+        "with) are scored on the same samples: what training is worth is the distance to both."
     ]
     if evaluation["identities"] < 20:
         lines.append(
@@ -148,7 +181,7 @@ def _reading(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
         )
     if evaluation["skipped"]:
         lines.append(f"{len(evaluation['skipped'])} files could not be read and are in none of the figures.")
-    return (*lines, *evaluation["warnings"])
+    return (*lines, *(line for line in evaluation["warnings"] if not line.startswith("leakage: ")))
 
 
 def _score_drawings(
@@ -164,7 +197,8 @@ def _score_drawings(
         curve = roc(own.scores, own.genuine)
         curves[name] = (curve.fmr, curve.fnmr)
     genuine, impostor = pairs.scores[pairs.genuine], pairs.scores[~pairs.genuine]
-    threshold = None if model.calibration is None else model.calibration.threshold
+    # A threshold on normalised scores has no place among plain ones.
+    threshold = None if model.calibration is None or model.norm is not None else model.calibration.threshold
     overlap = (
         f"Half of the pairs of one identity score above {np.median(genuine):.2f}, half of the pairs of two identities "
         f"below {np.median(impostor):.2f}. The less the two shapes overlap, the better a threshold can part them."
@@ -189,54 +223,108 @@ def _score_drawings(
     )
 
 
-def _training_drawings(history: Path) -> tuple[Drawing, ...]:
-    looks, scores = [], []
-    for line in history.read_text("utf-8").splitlines() if history.is_file() else []:
-        entry = json.loads(line)
-        if entry["phase"] == "train":
-            looks.append(entry)
-        elif entry["phase"] == "validate":
-            scores.append(entry)
-    drawings = []
-
-    def draw(heading: str, caption: str, ylabel: str, series: Mapping[str, tuple[list[dict[str, Any]], str]]) -> None:
-        lines = {name: ([e["step"] for e in some], [e[key] for e in some]) for name, (some, key) in series.items()}
-        svg = figures.training_curves(
-            lines, xlabel="step", ylabel=ylabel, title=f"{heading} over the steps of training"
-        )
-        drawings.append(Drawing(svg, heading, caption))
-
-    if len(looks) > 1:
-        draw("Loss", "Triplet loss of single batches: it jumps, the trend counts.", "loss", {"loss": (looks, "loss")})
-        draw(
-            "Active triplets",
-            "Share of a batch's triplets that still violate the margin: what there is left to learn from.",
-            "share",
-            {"active": (looks, "active_fraction")},
-        )
-        draw(
-            "Distances",
-            "Mean distance within identities and between identities: the gap between the lines is what training makes.",
-            "distance",
-            {"same identity": (looks, "mean_positive"), "two identities": (looks, "mean_negative")},
-        )
-    if len(scores) > 1:
-        best = min(entry["validation_eer"] for entry in scores)
-        draw(
-            "Validation EER",
-            f"On identities held out for this; the weights of the best point ({rate(best)}) were kept.",
-            "EER",
-            {"EER": (scores, "validation_eer")},
-        )
-    return tuple(drawings)
+def _known(*found: Table | None) -> tuple[Table, ...]:
+    return tuple(table for table in found if table is not None)
 
 
-def _provenance(model: Model, evaluation: Mapping[str, Any], seed: int) -> tuple[Fact, ...]:
-    config, metrics = model.config, _noted(model.path / "metrics.json")
+def _map(store: SampleStore, rows_N: npt.NDArray[np.int64], vectors_ND: npt.NDArray[np.float32], seed: int) -> Map:
+    kept = map_rows(store.manifest.labels[rows_N], seed=seed)
+    rows = [store.manifest.rows[n] for n in rows_N[kept]]
+    samples = store.take(rows_N[kept]).numpy()
+    return make_map(
+        vectors_ND[kept],
+        [row.identity for row in rows],
+        [store.manifest.relative(row) for row in rows],
+        [store.front_end.picture(sample) for sample in samples],
+        seed=seed,
+    )
+
+
+def _suspects(
+    shown: _Album,
+    vectors_ND: npt.NDArray[np.float32],
+    labels_N: npt.NDArray[np.int64],
+    pairs: Pairs,
+    per_query: RetrievalPerQuery,
+) -> tuple[tuple[Suspect, ...], str]:
+    """The samples whose label may be wrong, and how to read them."""
+    stranger = float(np.median(pairs.scores[~pairs.genuine]))
+    doubts, found = doubtful_labels(vectors_ND, labels_N, per_query, stranger=stranger)
+    suspects = []
+    for doubt in doubts:
+        own = shown.picture(doubt.row)
+        other = shown.picture(doubt.neighbour)
+        reason = (
+            f"Labelled {own.identity}; its {doubt.agreeing} nearest are all {other.identity} ({doubt.other:.2f} alike, "
+            f"{doubt.own:.2f} to the nearest of its own)."
+            if doubt.suggested is not None and doubt.other is not None
+            else f"Labelled {own.identity}; even the nearest sample of that identity, beside it, is only "
+            f"{doubt.own:.2f} alike, less than usual between strangers. Nobody is suggested."
+        )
+        suspects.append(Suspect(own, other, reason))
+    if not doubts:
+        return (), (
+            f"Of {len(labels_N):,} samples none has neighbours that are all of one other identity, or is unlike all "
+            "others of its own. That is no proof: what the model cannot tell apart, it cannot doubt."
+        )
+    note = (
+        f"{found} of {len(labels_N):,} samples are in doubt; the {len(suspects)} clearest are shown, each beside the "
+        "sample that raises the doubt. This is what the model sees: where it is weak, it is the model that is wrong "
+        "and not the label. Look at each before changing anything."
+    )
+    return tuple(suspects), note
+
+
+def _calibration_drawings(
+    model: Model, vectors_ND: npt.NDArray[np.float32], labels_N: npt.NDArray[np.int64], seed: int
+) -> tuple[Drawing, ...]:
+    """How far the calibrated likelihood ratios can be believed on the scored samples."""
+    llr_map = None if model.calibration is None else model.calibration.llr
+    if llr_map is None:
+        return ()
+    pairs = normalised_pairs(vectors_ND, labels_N, model.norm, seed=seed)
+    llr = llr_map(pairs.scores)
+    cost, knowing = cllr(llr, pairs.genuine), verification(pairs.scores, pairs.genuine).min_cllr
+    own, other = llr[pairs.genuine], llr[~pairs.genuine]
+    stated, seen = [], []
+    posterior = 1 / (1 + np.exp(-np.clip(llr, -500, 500)))
+    edges = np.linspace(0, 1, 11)
+    for low, high in itertools.pairwise(edges):
+        inside = (posterior >= low) & ((posterior < high) | (high == 1))
+        genuine, impostor = (inside & pairs.genuine).sum() / len(own), (inside & ~pairs.genuine).sum() / len(other)
+        if inside.sum() >= _LEAST_IN_BIN:
+            stated.append(float(posterior[inside].mean()))
+            seen.append(float(genuine / (genuine + impostor)))
+    spread = Drawing(
+        figures.likelihoods(own, other, title="Histogram of log-likelihood ratios by kind of pair"),
+        "Evidence of a score",
+        f"Right of 0 speaks for one identity, left for two. Cllr {cost:.3f} bits, {knowing:.3f} with the best possible "
+        "map; 1 bit is knowing nothing.",
+    )
+    if len(stated) < 2:
+        return (spread,)
+    believed = Drawing(
+        figures.reliability(stated, seen, title="Reliability: stated chance against the share that is genuine"),
+        "Can the stated chance be believed?",
+        "Scores by the chance that the calibration gives them, both kinds of pair taken as equally frequent. Below the "
+        "diagonal it claims too much for one identity.",
+    )
+    return (spread, believed)
+
+
+def _provenance(
+    model: Model,
+    evaluation: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    seed: int,
+    commands: Sequence[tuple[str, str]],
+) -> tuple[Fact, ...]:
+    config = model.config
     noted = _noted(model.path / "command.json")
     packages = ", ".join(f"{name} {version}" for name, version in config["packages"].items())
     facts = [
-        Fact("Command", noted["command"], code=True) if "command" in noted else None,
+        Fact("Trained with", noted["command"], code=True) if "command" in noted else None,
+        *(Fact(name, command, code=True) for name, command in commands),
         Fact("Model", config["fingerprint"], code=True),
         Fact("Data", str(noted.get("data", config["data"]["path"])), code=True),
         Fact("Seed", f"{config['seed']} for the training, {seed} for this page"),

@@ -20,7 +20,15 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-__all__ = ["det_curve", "histogram", "roc_curve", "training_curves"]
+__all__ = [
+    "det_curve",
+    "histogram",
+    "likelihoods",
+    "reliability",
+    "roc_curve",
+    "share_over_margin",
+    "training_curves",
+]
 
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]  # false match rate, false non-match rate
 
@@ -120,6 +128,53 @@ def histogram(
         axes.set(xlabel="score (cosine similarity)", ylabel="share of pairs, %", xlim=(edges[0], 1.0))
         axes.set_ylim(bottom=0)
         axes.legend(loc="upper left")
+
+    return _svg(draw, title)
+
+
+def likelihoods(
+    genuine: npt.NDArray[np.floating[Any]], impostor: npt.NDArray[np.floating[Any]], *, title: str
+) -> Markup:
+    """How the log-likelihood ratios (base 10) of both kinds of pair are spread, with 0, where the evidence is even."""
+    own, other = (np.clip(llr / np.log(10), -6, 6) for llr in (genuine, impostor))
+    edges = np.linspace(min(own.min(), other.min(), -1), max(own.max(), other.max(), 1), 51)
+
+    def draw(axes: Axes) -> None:
+        for i, (name, values) in enumerate((("same identity (genuine)", own), ("two identities", other))):
+            share = 100 * np.histogram(values, edges)[0] / max(1, len(values))
+            axes.stairs(share, edges, fill=True, color=_SERIES[i], alpha=0.25)
+            axes.stairs(share, edges, label=name, color=_SERIES[i], linewidth=1.8, linestyle=_DASHES[i])
+        axes.axvline(0, color=_INK, linewidth=1.0)
+        axes.set(xlabel="log10 likelihood ratio", ylabel="share of pairs, %", xlim=(edges[0], edges[-1]))
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="best")
+
+    return _svg(draw, title)
+
+
+def reliability(stated: Sequence[float], seen: Sequence[float], *, title: str) -> Markup:
+    """Posterior that the calibration states against the share that is genuine, at even prior; the diagonal is right."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, linestyle=(0, (1, 3)), label="as it should be")
+        axes.plot(stated, seen, marker="o", markersize=5, label="as it is", **_line(0))
+        axes.set(xlabel="stated chance of one identity", ylabel="share that is of one", xlim=(0, 1), ylim=(0, 1.02))
+        axes.legend(loc="upper left")
+
+    return _svg(draw, title)
+
+
+def share_over_margin(
+    margins: npt.NDArray[np.float64], active: npt.NDArray[np.float64], *, trained_with: float | None, title: str
+) -> Markup:
+    """Share of active triplets over the margin, with the margin of the training where it is a number."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(margins, 100 * active, **_line(0))
+        if trained_with is not None:
+            axes.axvline(trained_with, color=_INK, linewidth=1.2, label=f"trained with {trained_with:g}")
+            axes.legend(loc="best")
+        axes.set(xlabel="margin", ylabel="active triplets, %", xlim=(0, float(margins.max())), ylim=(0, 102))
 
     return _svg(draw, title)
 

@@ -27,7 +27,7 @@ from tercet.run.files import write_bytes
 from tercet.run.model import embed_rows
 from tercet.train.sweep import Trial, difference
 
-__all__ = ["RunCurve", "curve_of_run", "plot_curve", "plot_sweep", "sweep_rows"]
+__all__ = ["RunCurve", "curve_of_run", "curve_of_vectors", "plot_curve", "plot_sweep", "sweep_rows"]
 
 MARGINS: Final = np.concatenate([[0.0], np.geomspace(0.005, 2.0, 48)])
 SUFFIXES: Final = (".png", ".svg", ".pdf")
@@ -86,8 +86,21 @@ def curve_of_run(model: Model, store: SampleStore, *, margins: Sequence[float] |
         InvalidInput: A margin that is not finite or below 0.
     """
     rows_N = _some(scored_rows(model, store).rows, store)
-    labels_N = store.manifest.labels[rows_N]
-    x_ND = torch.from_numpy(embed_rows(model.encoder, store, rows_N))
+    return curve_of_vectors(
+        model, embed_rows(model.encoder, store, rows_N), store.manifest.labels[rows_N], margins=margins
+    )
+
+
+def curve_of_vectors(
+    model: Model,
+    vectors_ND: npt.NDArray[np.float32],
+    labels_N: npt.NDArray[np.int64],
+    *,
+    margins: Sequence[float] | None = None,
+) -> RunCurve:
+    """The same of embeddings that are there already; whole identities of them, evenly, above 4,096."""
+    kept = _some_of(labels_N)
+    x_ND, labels_N = torch.from_numpy(vectors_ND[kept]), labels_N[kept]
     training = model.config["training"]
     wanted = sorted(margins) if margins is not None else MARGINS.tolist()
     found = margin_curve(x_ND, torch.from_numpy(labels_N), wanted, distance=str(training["distance"]))
@@ -97,7 +110,7 @@ def curve_of_run(model: Model, store: SampleStore, *, margins: Sequence[float] |
         active=found.active_fraction.numpy(),
         distance=str(training["distance"]),
         trained_with=training["margin"],
-        samples=len(rows_N),
+        samples=len(labels_N),
         identities=len(np.unique(labels_N)),
     )
 
@@ -179,10 +192,13 @@ def _write(figure: Figure, file: Path) -> None:
 
 
 def _some(rows_N: npt.NDArray[np.int64], store: SampleStore) -> npt.NDArray[np.int64]:
+    return rows_N[_some_of(store.manifest.labels[rows_N])]
+
+
+def _some_of(labels_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Whole identities, evenly from all of them, up to the most rows."""
-    if len(rows_N) <= _MOST_ROWS:
-        return rows_N
-    labels_N = store.manifest.labels[rows_N]
+    if len(labels_N) <= _MOST_ROWS:
+        return np.arange(len(labels_N))
     names = np.unique(labels_N)
-    count = max(2, len(names) * _MOST_ROWS // len(rows_N))
-    return rows_N[np.isin(labels_N, names[np.arange(count) * len(names) // count])]
+    count = max(2, len(names) * _MOST_ROWS // len(labels_N))
+    return np.flatnonzero(np.isin(labels_N, names[np.arange(count) * len(names) // count]))

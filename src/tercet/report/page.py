@@ -6,8 +6,10 @@ The page loads nothing: styles and pictures are inside it, and its content secur
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,23 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-__all__ = ["Drawing", "Fact", "Figure", "Page", "Pair", "Picture", "Query", "Ranked", "System", "picture", "render"]
+from tercet.report.embedding_map import Map
+
+__all__ = [
+    "Drawing",
+    "Fact",
+    "Figure",
+    "Page",
+    "Pair",
+    "Picture",
+    "Query",
+    "Ranked",
+    "Suspect",
+    "System",
+    "Table",
+    "picture",
+    "render",
+]
 
 _SMALL = 32  # pixels; up to here a picture is kept exactly (PNG) and shown with hard pixel edges
 
@@ -91,6 +109,25 @@ class Drawing:
 
 
 @dataclass(frozen=True, slots=True)
+class Table:
+    """A table of text with a caption and what is to be said below it; the first column heads the rows."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A sample whose label may be wrong, beside the sample that says so."""
+
+    picture: Picture
+    other: Picture
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Fact:
     """A line of the provenance list."""
 
@@ -116,7 +153,16 @@ class Page:
     calibration: tuple[str, ...] = ()
     training_drawings: tuple[Drawing, ...] = ()
     provenance: tuple[Fact, ...] = ()
-    settings: tuple[Fact, ...] = field(default=())
+    settings: tuple[Fact, ...] = ()
+    tables: tuple[Table, ...] = ()
+    map: Map | None = None
+    map_note: str = ""
+    suspects: tuple[Suspect, ...] = ()
+    suspect_note: str = ""
+    calibration_drawings: tuple[Drawing, ...] = ()
+    remarks: tuple[str, ...] = ()
+    leakage: tuple[str, ...] = ()
+    leakage_table: Table | None = None
 
 
 def picture(
@@ -150,5 +196,8 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    context: dict[str, Any] = {"page": page}
+    script = files("tercet.report").joinpath("templates/map.js").read_text("utf-8") if page.map else ""
+    mark = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    # The one script is named by its checksum: the policy lets no other run.
+    context: dict[str, Any] = {"page": page, "script": Markup(script), "script_hash": mark if script else ""}
     return environment.get_template("report.html.j2").render(context)
