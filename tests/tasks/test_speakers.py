@@ -87,3 +87,11 @@ def test_the_report_shows_spectrograms_and_plays_them(place, tercet, tmp_path):
     assert len(re.findall(r'<audio controls preload="none" src="data:audio/mpeg;base64,', page)) > 10
     assert "media-src data:" in page and "mfcc statistics" in page
     assert 'alt="query, identity s' in page
+
+
+def test_pictures_of_sound_are_not_kept_in_a_gallery(place, tercet, tmp_path):
+    code, found, err = tercet(
+        "enroll", place / "run", place / "speakers", "--gallery", tmp_path / "g.db", "--store-pictures"
+    )
+    assert (code, found) == (2, None) and "--store-pictures: " in err and "not pictures" in err
+    assert not (tmp_path / "g.db").exists()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from tercet.data import Manifest, SampleStore
+    from tercet.data import FrontEnd, Manifest, SampleStore
     from tercet.gallery import Doubt, Gallery, Identification, Prepared
     from tercet.run import Model
 
@@ -68,11 +68,16 @@ def enroll(
     When it returns, all is on the disk. Files that cannot be read or show nothing are left out and named.
     """
     from tercet.gallery import prepare
+    from tercet.gallery.store import INDEXES
     from tercet.run import load
 
     screen = Screen(as_json=as_json)
     retain_s = _seconds(retain)
+    if index and index not in INDEXES:  # said before an hour of embedding, not after it
+        raise InvalidOption.unknown("--index", index, INDEXES)
     model = load(run)
+    if store_pictures and not _are_pictures(model.front_end):
+        raise InvalidOption(f"--store-pictures: the samples of {run} are not pictures (task {model.task})")
     found = _manifest(model, who, layout)
     with (
         read_store(found, model, screen) as store,
@@ -243,10 +248,15 @@ def _picture_of(store: SampleStore) -> Callable[[int], npt.NDArray[np.uint8]] | 
     """Gives the decoded picture of a row, where the samples are pictures."""
     import numpy as np
 
-    front_end = store.front_end
-    if np.dtype(front_end.dtype) != np.uint8 or len(front_end.shape) != 3 or front_end.shape[0] not in (1, 3):
+    if not _are_pictures(store.front_end):
         return None
     return lambda row: store.take(np.array([row]))[0].numpy()
+
+
+def _are_pictures(front_end: FrontEnd) -> bool:
+    import numpy as np
+
+    return np.dtype(front_end.dtype) == np.uint8 and len(front_end.shape) == 3 and front_end.shape[0] in (1, 3)
 
 
 def _seconds(text: str) -> float | None:
