@@ -162,7 +162,8 @@ def test_ids_are_unique_and_links_inside_the_page_lead_somewhere(page: Page) -> 
 
 def test_page_asks_nothing_of_any_host(page: Page) -> None:
     text = render(page)
-    assert not re.search(r"(?:https?:)?//[a-z0-9]", re.sub(r"(?:base64,|sha256-)[A-Za-z0-9+/=]+", "", text), flags=re.IGNORECASE)
+    plain = re.sub(r"(?:base64,|sha256-)[A-Za-z0-9+/=]+", "", text)
+    assert not re.search(r"(?:https?:)?//[a-z0-9]", plain, flags=re.IGNORECASE)
     assert "@import" not in text
     assert all((image["src"] or "").startswith("data:image/") for image in Outline(text).all("img"))
     assert [script for script in Outline(text).all("script") if script.get("src")] == []
