@@ -73,9 +73,9 @@ def test_each_kind_of_impostor_and_each_number_of_references_has_a_row():
 
 
 def test_leakage_is_told_or_its_absence_with_what_was_looked_at():
-    evaluation = {"leakage": LEAKAGE, "warnings": ["something else", "leakage: trivial features alone tell"]}
+    evaluation = {"leakage": LEAKAGE, "warnings": ["something else", "leakage: trivial features alone tell (AUC)"]}
     warned, looked = leakage_lines(evaluation)
-    assert warned == "Trivial features alone tell."
+    assert warned == "Trivial features alone tell (AUC)."
     assert "40 files" in looked and "cannot be told" in looked
     table = leakage_table(evaluation)
     assert table is not None

@@ -268,8 +268,8 @@ def _suspects(
             "others of its own. That is no proof: what the model cannot tell apart, it cannot doubt."
         )
     note = (
-        f"{found} of {len(labels_N):,} samples are in doubt; the {len(suspects)} clearest are shown, each beside the "
-        "sample that raises the doubt. This is what the model sees: where it is weak, it is the model that is wrong "
+        f"In doubt: {found} of {len(labels_N):,} samples. Shown, each beside the sample that raises the doubt: "
+        f"{len(suspects)}, the clearest. This is what the model sees: where it is weak, it is the model that is wrong "
         "and not the label. Look at each before changing anything."
     )
     return tuple(suspects), note

@@ -116,11 +116,8 @@ def leakage_lines(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
     found = evaluation.get("leakage")
     if found is None:
         return ()
-    warned = tuple(
-        line.removeprefix("leakage: ").capitalize() + "."
-        for line in evaluation["warnings"]
-        if line.startswith("leakage: ")
-    )
+    lines = [line.removeprefix("leakage: ") for line in evaluation["warnings"] if line.startswith("leakage: ")]
+    warned = tuple(f"{line[0].upper()}{line[1:]}." for line in lines)
     compared = found["compared"]
     looked = (
         f"Looked at: the trivial properties of {found['files']:,} files; the checksums of all; small versions of "
