@@ -75,6 +75,25 @@ def test_report_overwrites_its_own_page_and_nothing_else(run, own: Path, tmp_pat
     assert run("report", own, "--out", page).code == 0
 
 
+def test_report_of_a_calibrated_run_shows_its_evidence_and_what_the_doctor_said(
+    run, own: Path, digits: Path, tmp_path: Path
+) -> None:
+    here = shutil.copytree(own, tmp_path / "run")
+    said = json.dumps(asdict(at("validate", 3)) | {"phase": "remark", "remark": "the embeddings are shrinking"})
+    (here / "history.jsonl").write_text((here / "history.jsonl").read_text() + said + "\n")
+    assert run("calibrate", here, digits / "digits.csv", "--fmr", "0.3").code == 0
+    assert run("report", here).code == 0
+    text = (here / "report.html").read_text("utf-8")
+    for words in (
+        "Evidence of a score</h3>",
+        "Can the stated chance be believed?</h3>",
+        "Cllr",
+        "actual DCF, prior 0.01",
+    ):
+        assert words in text, words
+    assert "Step 3: the embeddings are shrinking" in text
+
+
 def test_report_says_when_the_data_are_gone(run, digits: Path, tmp_path: Path) -> None:
     data = shutil.copytree(digits, tmp_path / "data")
     out = tmp_path / "run"
