@@ -21,7 +21,6 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.signal import firwin, resample_poly
 
 from tercet.data.containers import complaint, container_of
 from tercet.data.log_mel import RATE, cosine_transform, log_mel
@@ -222,6 +221,8 @@ class AudioFrontEnd:
 
 def _resampled(wave_N: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
     """A waveform at 16 kHz: a polyphase filter that is flat up to 7 kHz and 60 dB down at 8.2 kHz, or in proportion."""
+    from scipy.signal import resample_poly  # most of a second to import, for sound only
+
     common = math.gcd(rate, RATE)
     up, down = RATE // common, rate // common
     resampled_N: npt.NDArray[np.float32] = resample_poly(wave_N, up, down, window=_low_pass(max(up, down)))
@@ -230,6 +231,8 @@ def _resampled(wave_N: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.flo
 
 @functools.cache
 def _low_pass(factor: int) -> npt.NDArray[np.float64]:
+    from scipy.signal import firwin
+
     taps: npt.NDArray[np.float64] = firwin(2 * 32 * factor + 1, 0.95 / factor, window=("kaiser", 8.0))
     return taps
 

@@ -26,8 +26,6 @@ from typing import Final, final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import binary_dilation
-from scipy.signal import butter, sosfilt
 
 from tercet.data.log_mel import FRAME, HOP, RATE
 
@@ -38,8 +36,7 @@ _RANGE, _ABOVE_NOISE, _BELOW_LOUD = 30.0, 3.0, 6.0  # dB
 _SILENCE: Final = -65.0  # dB of full scale
 _LEAST_CHANGE: Final = 6.0  # dB between loud and quiet
 _MARGIN: Final = 10  # frames that are kept on both sides of speech
-# Rumble and wind rise and fall too, but lie below every voice.
-_HIGH_PASS: Final = butter(2, 100, "highpass", fs=RATE, output="sos")
+_LOWEST: Final = 100  # Hz: rumble and wind rise and fall too, but lie below every voice
 
 
 @final
@@ -60,11 +57,14 @@ class Speech:
 
 def speech_of(wave_N: npt.NDArray[np.float32]) -> Speech:
     """The speech in a waveform at 16 kHz; see the top of the file."""
+    from scipy.ndimage import binary_dilation  # these take most of a second to import, for sound only
+    from scipy.signal import butter, sosfilt
+
     nothing = wave_N[:0]
     if len(wave_N) < FRAME:
         return Speech(nothing, 0.0)
     wave_N = wave_N - wave_N.mean()
-    level_T = _levels(sosfilt(_HIGH_PASS, wave_N))
+    level_T = _levels(sosfilt(butter(2, _LOWEST, "highpass", fs=RATE, output="sos"), wave_N))
     loud = float(np.sort(level_T)[-min(_LOUDEST, len(level_T))])
     quiet = float(np.quantile(level_T, 0.1))
     if loud < _SILENCE:
