@@ -18,18 +18,19 @@ from pathlib import Path
 import numpy as np
 
 import tercet
-from tercet.data import SampleStore, read_data
+from tercet.data import SampleStore
 from tercet.errors import InvalidInput
 from tercet.evaluate import all_pairs, calibrate
 from tercet.evaluate.rates import binomial_interval
 from tercet.protocol import scored_rows
 from tercet.run.model import embed_rows
+from tercet.tasks import load_task
 
 
 def vectors(run: Path, data: Path) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings and labels of the identities that the run has not seen."""
     model = tercet.load(run)
-    manifest = read_data(data, suffixes=model.front_end.SUFFIXES)
+    manifest = load_task(model.task).read(data)
     with SampleStore.read(manifest, model.front_end) as store:
         rows = scored_rows(model, store).rows
         return embed_rows(model.encoder, store, rows), store.manifest.labels[rows]
