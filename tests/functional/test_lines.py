@@ -52,6 +52,29 @@ def test_float32_is_near_float64(distance, rows_per_class):
         assert (got - truth).abs().max() <= (eager - truth).abs().max() + slack
 
 
+@pytest.mark.parametrize("scale", [0.05, 1.0, 9.0, 40.0])
+@pytest.mark.parametrize("rows_per_class", [3, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_soft_margin(scale, rows_per_class, dtype):
+    """Distances of a hundredth, where losses are log 2, to thousands, where exponentials overflow or vanish."""
+    x = scale * torch.randn(80, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    labels = torch.arange(80) // rows_per_class
+    # Which losses vanish in float32, and so are not active, is a matter of its rounding.
+    for reduction in ("sum", "active") if dtype == torch.float64 else ("sum",):
+        results = []
+        for function, rows in (
+            (TF.batch_triplet_loss, x.to(dtype)),
+            (TF.reference.batch_triplet_loss, x.to(dtype).double()),
+        ):
+            rows = rows.clone().requires_grad_()
+            loss = function(rows, labels, margin="soft", reduction=reduction)
+            loss.backward()
+            results.append((loss.detach().double(), rows.grad.double()))
+        tolerance = 1e-11 if dtype == torch.float64 else 1e-5
+        for got, wanted in zip(*results, strict=True):
+            assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
+
+
 def test_without_a_gradient():
     x, labels = (
         torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),

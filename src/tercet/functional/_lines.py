@@ -18,7 +18,16 @@ from torch import Tensor
 from tercet.functional._kernels import COSINE, EUCLIDEAN, SQUARED, compiled
 from tercet.functional._panels import share
 
-__all__ = ["KINDS", "count_tile", "direct_distances", "label_masks", "nearest_beyond", "product_distances", "run"]
+__all__ = [
+    "KINDS",
+    "count_tile",
+    "direct_distances",
+    "label_masks",
+    "nearest_beyond",
+    "product_distances",
+    "run",
+    "soft_tile",
+]
 
 KINDS = {"squared": SQUARED, "euclidean": EUCLIDEAN, "cosine": COSINE}
 
@@ -161,6 +170,82 @@ def count_tile(lo, hi, d_TM, positive_TM, negative_TM, margin_T, loss_T, kept_T,
                 if wanted:
                     g_TM[i, column_K[k]] += count_K[k]
         loss_T[i], active_T[i] = loss, active
+
+
+@compiled
+def _soft_line(e_ap, e_W, product_W, g_W):
+    """One positive against a line: e = exp(d_ap - d_an) into prod(1 + e) - 1, kept so that small ones stay exact.
+
+    Less the slope e / (1 + e) in the gradient for each; their sum.
+    """
+    total = 0.0
+    for j in range(e_W.shape[0]):
+        e = e_ap * e_W[j]
+        product_W[j] += e + product_W[j] * e
+        slope = e / (1.0 + e)
+        g_W[j] -= slope
+        total += slope
+    return total
+
+
+@_exactly
+def soft_tile(lo, hi, d_TM, positive_TM, negative_TM, reach, least, loss_T, kept_T, active_T, g_TM):
+    """As `count_tile` with the soft margin: one exponential and one logarithm a pair instead of one a triplet.
+
+    exp(d_ap - d_an) is a product, and a sum of log(1 + e) the logarithm of a product, in groups that do not overflow.
+    Rows whose distances differ by more than `reach` (where an exponential could overflow, or vanish in the dtype of the
+    distances: a loss of `least` is 0 there) are done triplet by triplet.
+    """
+    others = d_TM.shape[1]
+    wanted = g_TM.shape[1] > 0
+    e_W, product_W, g_W = np.empty((3, others + 16))
+    column_K = np.empty(others, np.int32)
+    for i in range(lo, hi):
+        many, negatives = 0, 0
+        low, high, near, far = np.inf, -np.inf, np.inf, -np.inf  # of negatives and positives
+        for j in range(others):
+            value = np.float64(d_TM[i, j])
+            if negative_TM[i, j]:
+                negatives += 1
+                near, high = min(near, value), max(high, value)
+            elif positive_TM[i, j]:
+                column_K[many] = j
+                many += 1
+                low, far = min(low, value), max(far, value)
+        kept_T[i] = many * negatives
+        g_W[:] = 0
+        loss, active = 0.0, 0
+        slope_K = np.zeros(many)
+        if many * negatives > 0 and max(high, far) - min(low, near) <= reach:
+            centre = near
+            for j in range(others):
+                e_W[j] = np.exp(centre - np.float64(d_TM[i, j])) if negative_TM[i, j] else 0.0
+            group = int(min(many, 600.0 / np.log1p(np.exp(far - near))))
+            for first in range(0, many, group):
+                product_W[:others] = 0
+                for k in range(first, min(first + group, many)):
+                    e_ap = np.exp(np.float64(d_TM[i, column_K[k]]) - centre)
+                    slope_K[k] = _soft_line(e_ap, e_W[:others], product_W[:others], g_W[:others])
+                for j in range(others):
+                    loss += np.log1p(product_W[j])
+            active = many * negatives
+        elif many * negatives > 0:
+            for k in range(many):
+                for j in range(others):
+                    if negative_TM[i, j]:
+                        z = np.float64(d_TM[i, column_K[k]] - d_TM[i, j])
+                        fall = np.exp(-abs(z))
+                        part = max(z, 0.0) + np.log1p(fall)
+                        loss += part
+                        active += part > least
+                        slope = (1.0 if z >= 0 else fall) / (1.0 + fall)
+                        slope_K[k] += slope
+                        g_W[j] -= slope
+        loss_T[i], active_T[i] = loss, active
+        if wanted:
+            g_TM[i, :] = g_W[:others]
+            for k in range(many):
+                g_TM[i, column_K[k]] += slope_K[k]
 
 
 @compiled

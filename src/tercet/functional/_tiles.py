@@ -32,6 +32,9 @@ __all__ = ["Backward", "Problem", "Sums", "loss_and_slope", "reduce_triplets", "
 # Numbers in one tile of distances. A handful of tensors of this size live at once: 8 MB each in float32.
 TILE_NUMBERS = 1 << 21
 TILE_ROWS = 4096
+# Up to which difference of distances exp cannot vanish, and the largest loss that is rounded to 0.
+_SOFT = {torch.float32: (80.0, 2.0**-150), torch.float64: (300.0, 0.0)}
+_SOFT_NUMBERS = 1 << 16  # numbers of a soft pass: its temporaries stay in the second cache
 
 
 @dataclass(frozen=True)
@@ -203,11 +206,17 @@ def _all_triplets(tile: Tile, sums: Sums, gradient: bool) -> Tensor | None:
     """Every triplet of the tile; the gradient on its distances [T, M], each anchor with weight 1."""
     rows = slice(tile.start, tile.start + len(tile.d_TM))
     passes = compiled_lines(tile.d_TM)
-    if passes is not None and tile.margin_T1 is not None:
+    if passes is not None:
         out_TM = torch.empty_like(tile.d_TM) if gradient else tile.d_TM.new_empty(len(tile.d_TM), 0)
         found = sums.loss_B[rows], sums.kept_B[rows], sums.active_B[rows], out_TM
-        given = tile.d_TM, tile.positive_TM, tile.negative_TM, tile.margin_T1.squeeze(1)
-        passes.run(passes.count_tile, len(tile.d_TM), 8 * tile.d_TM.numel(), *given, *found)
+        given = tile.d_TM, tile.positive_TM, tile.negative_TM
+        if tile.margin_T1 is None:
+            passes.run(
+                passes.soft_tile, len(tile.d_TM), 64 * tile.d_TM.numel(), *given, *_SOFT[tile.d_TM.dtype], *found
+            )
+        else:
+            margin_T = tile.margin_T1.squeeze(1)
+            passes.run(passes.count_tile, len(tile.d_TM), 8 * tile.d_TM.numel(), *given, margin_T, *found)
         return out_TM if gradient else None
     column_TK, real_TK = tile.positive_columns()
     d_ap_TK = tile.d_TM.gather(1, column_TK)
@@ -215,15 +224,10 @@ def _all_triplets(tile: Tile, sums: Sums, gradient: bool) -> Tensor | None:
     sums.kept_B[rows] = real_TK.sum(1) * tile.negative_TM.sum(1)
     g_TM = torch.zeros_like(tile.d_TM) if gradient else None
     if tile.margin_T1 is None:
-        for k in range(column_TK.shape[1]):
-            loss_TM, slope_TM = loss_and_slope(d_ap_TK[:, k : k + 1] - d_an_TM, soft=True)
-            loss_TM *= real_TK[:, k : k + 1]
-            sums.loss_B[rows] += loss_TM.sum(1)
-            sums.active_B[rows] += (loss_TM > 0).sum(1)
-            if g_TM is not None:
-                slope_TM *= real_TK[:, k : k + 1]
-                g_TM -= slope_TM
-                g_TM.scatter_add_(1, column_TK[:, k : k + 1], slope_TM.sum(1, keepdim=True))
+        for few in _pieces(len(d_an_TM), d_an_TM.shape[1], _SOFT_NUMBERS):
+            own = slice(rows.start + few.start, rows.start + min(few.stop, len(d_an_TM)))
+            part = None if g_TM is None else g_TM[few]
+            sums.loss_B[own], sums.active_B[own] = _soft(d_ap_TK[few], d_an_TM[few], column_TK[few], real_TK[few], part)
         return g_TM
     if column_TK.shape[1] > MANY_POSITIVES:
         # In float64 a threshold d_ap + margin loses nothing of a margin that is small beside the distance.
@@ -253,6 +257,32 @@ def _all_triplets(tile: Tile, sums: Sums, gradient: bool) -> Tensor | None:
             g_TM -= active_TM.to(g_TM.dtype)
             g_TM.scatter_add_(1, column_TK[:, k : k + 1], count_T.unsqueeze(1).to(g_TM.dtype))
     return g_TM
+
+
+def _soft(
+    d_ap_TK: Tensor, d_an_TM: Tensor, column_TK: Tensor, real_TK: Tensor, g_TM: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Losses and active triplets of some rows with the soft margin; their gradient is added to `g_TM`.
+
+    With z = d_ap - d_an and e = exp(-|z|): the loss is max(z, 0) + log1p(e), its slope 1 / (1 + e) for z >= 0 and
+    e / (1 + e) below, that is exp(z - loss). Few temporaries, each used again for every positive.
+    """
+    loss_T = d_ap_TK.new_zeros(len(d_ap_TK))
+    active_T = torch.zeros_like(loss_T, dtype=torch.int64)
+    gap_TM, loss_TM = torch.empty_like(d_an_TM), torch.empty_like(d_an_TM)
+    for k in range(column_TK.shape[1]):
+        # Where there is no k-th positive: a distance of -infinity, whose loss and slope are 0.
+        d_ap_T1 = d_ap_TK[:, k : k + 1].masked_fill(~real_TK[:, k : k + 1], -float("inf"))
+        torch.sub(d_ap_T1, d_an_TM, out=gap_TM)
+        torch.abs(gap_TM, out=loss_TM).neg_().exp_().log1p_()
+        loss_TM += gap_TM.clamp(min=0)
+        loss_T += loss_TM.sum(1)
+        active_T += torch.count_nonzero(loss_TM, 1)
+        if g_TM is not None:
+            gap_TM.sub_(loss_TM).exp_()
+            g_TM -= gap_TM
+            g_TM.scatter_add_(1, column_TK[:, k : k + 1], gap_TM.sum(1, keepdim=True))
+    return loss_T, active_T
 
 
 def _chosen_triplets(
