@@ -1,6 +1,6 @@
 """Which margin rule? Every fixed margin of a grid, the soft margin and the rules that move it, on every data set.
 
-    python benchmarks/margins.py --data ../shared/data --out margins.jsonl [--sets faces_orl ...] [--seeds 3] [--steps 300]
+    python benchmarks/margins.py --data ../shared/data --out margins.jsonl [--sets faces_orl ...] [--seeds 3]
     python benchmarks/margins.py --out margins.jsonl --table
 
 One small network and a fixed number of steps for all (so the same time), paired seeds: for one seed the split, the
