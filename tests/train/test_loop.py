@@ -311,7 +311,7 @@ def test_a_budget_in_minutes_ends_near_its_time(people, tmp_path):
     train(people, tiny_plan(minutes=0.02), tmp_path / "run", on_progress=told.append)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["seconds"] >= 1.2 and metrics["steps"] > 1
-    assert {progress.phase for progress in told} == {"read", "train", "validate", "done"}
+    assert {progress.phase for progress in told} - {"remark"} == {"read", "train", "validate", "done"}
     done = told[-1]
     assert done.phase == "done" and done.fraction_done == 1.0 and done.remaining_s == 0.0
 
