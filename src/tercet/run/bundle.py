@@ -7,6 +7,7 @@
       split.json            who was trained on, validated on and kept for the test, with a checksum of every file
       metrics.json          what training measured
       calibration.json      a chosen threshold, where there is one
+      cohort-*.safetensors  the cohort of a calibration with AS-norm
       plan.json, history.jsonl, checkpoints/     written while training
       command.json, evaluation.json, report.html, data/     by the command line: what was called, the test figures, the
                                                             page, the pictures of the demonstration
