@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import io
 import math
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 
 from tercet.data.containers import complaint, container_of
 from tercet.data.log_mel import RATE, cosine_transform, log_mel
+from tercet.data.reading import read_file
 from tercet.data.voice import speech_of
 from tercet.errors import DataError, InvalidInput, TooLittle
 
@@ -97,16 +97,7 @@ class AudioFrontEnd:
         Raises:
             DataError: where there is no such file, it cannot be read, or it is too large.
         """
-        try:
-            found = path.stat()
-            if not stat.S_ISREG(found.st_mode):
-                raise DataError(f"{path}: is not a file")
-            if found.st_size > self.max_bytes:
-                raise DataError(f"{path}: is larger than {self.max_bytes} bytes")
-            with path.open("rb") as file:
-                return file.read(found.st_size)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        return read_file(path, max_bytes=self.max_bytes)
 
     def decode_bytes(self, blob: bytes, name: str) -> npt.NDArray[np.int16]:
         """The speech in `blob` as int16 [1, N]; `name` is what an error calls it.

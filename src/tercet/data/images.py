@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from tercet.data.reading import read_file
 from tercet.errors import DataError, InvalidInput, InvalidOption
 
 __all__ = ["ImageFrontEnd"]
@@ -129,16 +129,7 @@ class ImageFrontEnd:
         Raises:
             DataError: where there is no such file, it cannot be read, or it is too large.
         """
-        try:
-            found = path.stat()
-            if not stat.S_ISREG(found.st_mode):
-                raise DataError(f"{path}: is not a file")
-            if found.st_size > self.max_bytes:
-                raise DataError(f"{path}: is larger than {self.max_bytes} bytes")
-            with path.open("rb") as file:
-                return file.read(found.st_size)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        return read_file(path, max_bytes=self.max_bytes)
 
     def decode_bytes(self, blob: bytes, name: str) -> npt.NDArray[np.uint8]:
         """The picture in `blob` as uint8 [C, H, W]; `name` is what an error calls it.
