@@ -27,7 +27,7 @@ from tercet.data.reading import read_file
 from tercet.data.voice import speech_of
 from tercet.errors import DataError, InvalidInput, TooLittle
 
-__all__ = ["AudioFrontEnd"]
+__all__ = ["AudioFrontEnd", "waves_of"]
 
 _RATES: Final = (4_000, 192_000)  # samples a second
 _MOST_CHANNELS: Final = 8
@@ -150,7 +150,7 @@ class AudioFrontEnd:
             raise InvalidInput(
                 f"x_B1N: must be int16 [B, {', '.join(map(str, self.shape))}], not {x_B1N.dtype} {list(x_B1N.shape)}"
             )
-        return x_B1N.to(torch.float32).div_(32768)
+        return waves_of(x_B1N)
 
     def baseline(self, x_B1N: torch.Tensor) -> npt.NDArray[np.float32]:
         """Unit vectors [B, D] without a network: mean and deviation over time of the liftered cepstrum (MFCC)."""
@@ -208,6 +208,11 @@ class AudioFrontEnd:
         if value["kind"] != cls.kind:
             raise InvalidInput(f"front end: kind must be {cls.kind!r}, not {value['kind']!r}")
         return cls(**{name: value[name] for name in names})
+
+
+def waves_of(x_B1N: torch.Tensor) -> torch.Tensor:
+    """Samples of any length (int16) as waveforms in [-1, 1], float32."""
+    return x_B1N.to(torch.float32).div_(32768)
 
 
 def _resampled(wave_N: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float32]:
