@@ -8,12 +8,13 @@ from typing import Any
 from tercet.errors import RunError
 from tercet.run import RunSplit
 from tercet.run.bundle import read_split, write_split
-from tercet.run.files import read_json, write_json
+from tercet.run.files import read_json, write_json, write_tensors
 from tercet.train.plan import Plan
 
-__all__ = ["fix_split", "open_folder"]
+__all__ = ["START", "fix_split", "open_folder"]
 
 DATA = "data"  # a run folder may come with its own data in a folder of this name, as the demonstration's does
+START = "start.safetensors"  # the weights that the training began with, where they were given
 _MAY_CHANGE = ("settings.minutes", "settings.epochs")  # a longer budget lets a finished training go on
 
 
@@ -37,6 +38,8 @@ def open_folder(out: Path, plan: Plan, *, resume: bool) -> None:
         for key in sorted(given.keys() | started.keys()):
             if given.get(key) != started.get(key) and key not in _MAY_CHANGE:
                 raise RunError(f"{out}: was started with {key}={started.get(key)!r}, not {given.get(key)!r}")
+    if plan.start is not None and not resume:
+        write_tensors(out / START, plan.start)
     write_json(out / "plan.json", plan.to_json())
 
 

@@ -122,7 +122,7 @@ class _Training:
         self.budget = Budget.of(settings, self.sampler.batches_per_epoch)
         self.criterion = settings.criterion()
         torch.manual_seed(settings.seed)
-        self.encoder: nn.Module = plan.encoder.build().to(accelerator.device)
+        self.encoder: nn.Module = plan.initial().to(accelerator.device)
         self.optimizer = torch.optim.AdamW(_decayed(self.encoder, settings.weight_decay), lr=settings.learning_rate)
         self.progress = Progress(care=Care(settings.mining))
         self.signs: dict[str, float] = {}
@@ -220,7 +220,7 @@ class _Training:
         torch.manual_seed(settings.seed)
         if not progress.best_healthy:  # the best so far were already on the way down
             self.best_weights, progress.best_eer = None, None
-        self.encoder.load_state_dict(self.best_weights or self.plan.encoder.build().state_dict())
+        self.encoder.load_state_dict(self.best_weights or self.plan.initial().state_dict())
         self.optimizer.state.clear()
         return True
 

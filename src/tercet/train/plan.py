@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, final
 
 import torch
+from torch import nn
 
 from tercet.data import FrontEnd
 from tercet.encoders import EncoderConfig
@@ -129,6 +130,8 @@ class Plan:
         encoder: Shape of the network.
         augment: Changes a batch of training samples at random.
         settings: How to train.
+        start: Weights that the encoder begins with, a part of its `state_dict`, such as a pretrained backbone's; those
+            that are not in it are drawn. Not in the JSON: a run keeps them in a file of their own.
 
     Raises:
         InvalidInput: The front end does not make what the encoder takes.
@@ -139,10 +142,24 @@ class Plan:
     encoder: EncoderConfig
     augment: Augment
     settings: Settings
+    start: Mapping[str, torch.Tensor] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.encoder.takes(self.front_end.shape):
             raise InvalidInput(f"front_end: makes {self.front_end.shape}, which this encoder does not take")
+
+    def initial(self) -> nn.Module:
+        """The encoder as training begins with it: `start`, and the rest drawn from torch's global generator.
+
+        Raises:
+            InvalidInput: `start` holds weights that the encoder does not have.
+        """
+        encoder = self.encoder.build()
+        if self.start is not None:
+            unknown = encoder.load_state_dict(dict(self.start), strict=False).unexpected_keys
+            if unknown:
+                raise InvalidInput(f"start: the encoder has no weights {unknown[0]!r}")
+        return encoder
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values; the task's name stands for the augmentation."""
