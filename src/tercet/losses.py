@@ -139,10 +139,12 @@ class TripletLoss(nn.Module):
         reference: Tensor | None = None,
         reference_labels: Tensor | None = None,
         triplets: tuple[Tensor, Tensor, Tensor] | None = None,
+        anchor_rows: Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch [B, D] with labels [B].
 
-        With `reference` [M, D] and `reference_labels` [M], positives and negatives come from there. With `triplets`,
+        With `reference` [M, D] and `reference_labels` [M], positives and negatives come from there; `anchor_rows` [B]
+        says where in it each anchor itself stands (-1: nowhere), so that it is not its own positive. With `triplets`,
         three index tensors [N] (anchor into the batch; positive and negative into the reference, or the batch where
         there is none), exactly these are averaged and `mining` is not used.
         """
@@ -157,6 +159,7 @@ class TripletLoss(nn.Module):
                 reduction=self.reduction,
                 reference=reference,
                 reference_labels=reference_labels,
+                anchor_rows=anchor_rows,
                 swap=self.swap,
             )
         others = embeddings if reference is None else reference

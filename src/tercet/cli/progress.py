@@ -61,8 +61,8 @@ class Training:
     """Shows a training run: pass the object itself as `on_progress`.
 
     On a terminal a bar with the time left and, below it, loss, share of active triplets, mean distance of positives
-    (d+) and of negatives (d-), images per second and the validation EER. Elsewhere one line at most every ten seconds,
-    and the last.
+    (d+) and of negatives (d-), images per second, the share of time outside the encoder and the validation EER.
+    Elsewhere one line at most every ten seconds, and the last.
     """
 
     def __init__(self, console: Console) -> None:
@@ -128,6 +128,7 @@ def _in_figures(now: TrainingProgress) -> str:
         (now.mean_positive, "d+ {:.3f}"),
         (now.mean_negative, "d- {:.3f}"),
         (now.images_per_second, "{:,.0f} images/s"),
+        (now.outside_encoder and 100 * now.outside_encoder, "{:.0f} % outside the encoder"),
         (now.validation_eer and 100 * now.validation_eer, "validation EER {:.1f} %"),
     ]
     return "  ".join(form.format(value) for value, form in parts if value is not None)

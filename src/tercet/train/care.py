@@ -11,7 +11,7 @@ Legend: B rows of the batch, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, final
 
@@ -86,6 +86,7 @@ class Care:
         margin: float | None,
         distance: str,
         gradient_norm: float,
+        agree: Callable[[Sequence[float]], list[float]] = list,
     ) -> tuple[Vitals, Verdict]:
         """Measure and judge a step before its weights are changed, and move the curriculum.
 
@@ -97,8 +98,9 @@ class Care:
             margin: Of the loss; None for the soft one.
             distance: Of the loss.
             gradient_norm: Of all parameters.
+            agree: Replaces numbers by those that all processes of the training go by.
         """
-        vitals = measure(x_BD, labels_B, loss=loss, margin=margin, distance=distance)
+        vitals = measure(x_BD, labels_B, loss=loss, margin=margin, distance=distance).agreed(agree)
         largest = {"squared": 2.0, "euclidean": 2.0**0.5, "cosine": 1.0}[distance]  # mean by chance, on the unit sphere
         typical = largest * (vitals.distance**0.5 if distance == "euclidean" else vitals.distance)
         verdict = self.doctor.look(

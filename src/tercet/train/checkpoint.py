@@ -2,7 +2,7 @@
 
     checkpoints/
       step-000001200/       state.json (small numbers, checksum of the tensors), tensors.safetensors
-      step-000001350/       the newest two are kept: if the last is damaged, the one before serves
+      step-000001350/       two or more are kept: if the last is damaged, the one before serves
 
 A checkpoint is written under a temporary name and renamed when all of it is on the disk. There is no state of random
 generators in it: every draw is a function of the seed and the step.
@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final, final
+from typing import Protocol, final
 
 import torch
 from torch import nn
@@ -25,10 +25,21 @@ from tercet.errors import RunError
 from tercet.run.files import read_json, read_tensors, sync_folder, write_json, write_tensors
 from tercet.train.care import Care
 
-__all__ = ["Progress", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Progress", "Stateful", "load_checkpoint", "save_checkpoint"]
 
-_KEPT: Final = 2
 _logger = logging.getLogger(__name__)
+
+
+class Stateful(Protocol):
+    """What else has a state: a memory bank, the factor of float16."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All of the state."""
+        ...
+
+    def set_tensors(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Stand where `tensors` was taken; KeyError, TypeError, ValueError or RuntimeError where it does not fit."""
+        ...
 
 
 @final
@@ -64,8 +75,21 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     best_weights: Mapping[str, torch.Tensor] | None,
     criterion: nn.Module,
+    more: Mapping[str, Stateful] | None = None,
+    *,
+    kept: int = 2,
 ) -> None:
-    """Write a checkpoint and drop all but the newest two; the loss may have a state too (a margin that moves).
+    """Write a checkpoint and drop all but the newest ones; the loss may have a state too (a margin that moves).
+
+    Args:
+        folder: Where checkpoints are.
+        progress: How far the training is.
+        encoder: Its weights are kept ...
+        optimizer: ... and its state.
+        best_weights: The best so far.
+        criterion: The loss.
+        more: What else has a state, by its name.
+        kept: How many checkpoints stay.
 
     Raises:
         RunError: It cannot be written; the checkpoints from before are untouched.
@@ -73,6 +97,8 @@ def save_checkpoint(
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
     tensors |= {f"criterion.{name}": tensor for name, tensor in criterion.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in (best_weights or {}).items()}
+    for part, stateful in (more or {}).items():
+        tensors |= {f"{part}.{name}": tensor for name, tensor in stateful.tensors().items()}
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in values.items()}
     place = folder / f"step-{progress.step:09d}"
@@ -90,12 +116,18 @@ def save_checkpoint(
         raise RunError(f"{place}: cannot be written ({error.strerror or error})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    for old in _places(folder)[:-_KEPT]:
+    until_now = [other for other in _places(folder) if other <= place]
+    # What stands beyond this step was damaged, or the training would have gone on from there.
+    for old in {*_places(folder)} - {*until_now[-kept:]}:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def load_checkpoint(
-    folder: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer, criterion: nn.Module
+    folder: Path,
+    encoder: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    criterion: nn.Module,
+    more: Mapping[str, Stateful] | None = None,
 ) -> tuple[Progress, dict[str, torch.Tensor] | None] | None:
     """Put encoder, optimizer and loss where the newest whole checkpoint stands; returns progress and best weights.
 
@@ -107,7 +139,7 @@ def load_checkpoint(
     places = _places(folder)
     for place in reversed(places):
         with contextlib.suppress(_Damaged):
-            return _load(place, encoder, optimizer, criterion)
+            return _load(place, encoder, optimizer, criterion, more or {})
     if places:
         raise RunError(f"{folder}: every checkpoint is damaged; start again with another --out")
     return None
@@ -118,7 +150,11 @@ class _Damaged(Exception):
 
 
 def _load(
-    place: Path, encoder: nn.Module, optimizer: torch.optim.Optimizer, criterion: nn.Module
+    place: Path,
+    encoder: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    criterion: nn.Module,
+    more: Mapping[str, Stateful],
 ) -> tuple[Progress, dict[str, torch.Tensor] | None]:
     try:
         state = read_json(place / "state.json")
@@ -127,6 +163,8 @@ def _load(
         _set_weights(encoder, _part(tensors, "encoder."))
         criterion.load_state_dict(_part(tensors, "criterion."))
         _set_optimizer(optimizer, _part(tensors, "optimizer."))
+        for part, stateful in more.items():
+            stateful.set_tensors(_part(tensors, f"{part}."))
     except (RunError, KeyError, TypeError, ValueError, RuntimeError) as error:
         _logger.warning("%s; trying the checkpoint before it", error)
         raise _Damaged from error

@@ -15,7 +15,8 @@ __all__ = ["START", "fix_split", "open_folder"]
 
 DATA = "data"  # a run folder may come with its own data in a folder of this name, as the demonstration's does
 START = "start.safetensors"  # the weights that the training began with, where they were given
-_MAY_CHANGE = ("settings.minutes", "settings.epochs")  # a longer budget lets a finished training go on
+# A longer budget lets a finished training go on; the others change how a step is computed, not what it comes to.
+_MAY_CHANGE = ("minutes", "epochs", "chunk", "compile", "checkpoints", "checkpoint_seconds")
 
 
 def open_folder(out: Path, plan: Plan, *, resume: bool) -> None:
@@ -36,7 +37,7 @@ def open_folder(out: Path, plan: Plan, *, resume: bool) -> None:
     else:
         given, started = _flat(plan.to_json()), _flat(read_json(out / "plan.json"))
         for key in sorted(given.keys() | started.keys()):
-            if given.get(key) != started.get(key) and key not in _MAY_CHANGE:
+            if given.get(key) != started.get(key) and key.removeprefix("settings.") not in _MAY_CHANGE:
                 raise RunError(f"{out}: was started with {key}={started.get(key)!r}, not {given.get(key)!r}")
     if plan.start is not None and not resume:
         write_tensors(out / START, plan.start)

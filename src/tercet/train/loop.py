@@ -9,6 +9,9 @@
 Every random draw is a function of the seed and the number of the step. So a training with a budget in epochs gives the
 same weights bit by bit on the same machine, whether it ran through or was stopped and resumed.
 
+In several processes (torchrun, `accelerate launch`) all do the same steps with their share of each batch (step.py);
+the first one validates, writes and tells.
+
 Legend: B batch, D embedding width.
 """
 
@@ -18,26 +21,25 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import nn
+from torch import Tensor
 
-from tercet.data import Manifest, PKSampler, SampleStore, Skipped, split_identities
-from tercet.errors import DataError, InvalidInput, RunError
+from tercet.data import Manifest, SampleStore, Skipped, split_identities
+from tercet.errors import InvalidInput, RunError
 from tercet.functional import batch_statistics
-from tercet.losses import AutoMargin
 from tercet.run import RunSplit, save_model
+from tercet.train.batches import Batch, Batches
 from tercet.train.care import Care
 from tercet.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tercet.train.doctor import Remark
+from tercet.train.engine import Engine
 from tercet.train.folder import fix_split, open_folder
 from tercet.train.interrupt import ctrl_c_waits
+from tercet.train.learner import Gradient, Learner
 from tercet.train.plan import Plan
 from tercet.train.progress import History, OnProgress, TrainingProgress
 from tercet.train.schedule import Budget, learning_rate
@@ -45,43 +47,60 @@ from tercet.train.validation import Validation, rows_of
 
 __all__ = ["train"]
 
+CHECKPOINTS = "checkpoints"
 _LOOK_SECONDS = 0.5  # between two looks at the numbers, which cost a little
 
 
 def train(
-    manifest: Manifest, plan: Plan, out: Path, *, resume: bool = False, on_progress: OnProgress | None = None
+    manifest: Manifest,
+    plan: Plan,
+    out: Path,
+    *,
+    resume: bool = False,
+    on_progress: OnProgress | None = None,
+    timeout_s: float = 600.0,
+    tensorboard: bool = False,
 ) -> Path:
     """Train an encoder on the identities of a manifest and write it to a run folder; returns the folder.
 
     The identities are split by the plan's seed; those for validation choose the best weights, those for the test are
     not read at all. A picture that cannot be read is skipped and noted in run.json.
 
+    In a process that torchrun or `accelerate launch` has started, it trains together with the others; all need to see
+    the same data and the same `out`. Only the first one tells and writes.
+
     Args:
         manifest: The samples.
         plan: Everything else.
         out: The run folder; must not be there yet, or be empty.
         resume: Go on where the last checkpoint in `out` stands. Plan and data must be those it was started with;
-            only the budget may be another.
+            only the budget may be another, the number of processes, and how a batch is divided.
         on_progress: Told how it goes, a few times a second.
+        timeout_s: How long a process waits for the others before it gives up.
+        tensorboard: Whether the figures of history.jsonl go to tensorboard files in `out` too.
 
     Raises:
-        RunError: `out` is in the way or cannot be written, does not fit the plan or data on resuming, or the training
-            has diverged.
+        RunError: `out` is in the way or cannot be written, does not fit the plan or data on resuming, the training
+            has diverged, or another process has gone.
         DataError: Too few identities, or no picture that can be read.
+        MissingExtra: tensorboard is not installed.
         KeyboardInterrupt: Ctrl-C; the last checkpoint and the best model so far are in `out`.
     """
-    tell = on_progress or _silent
-    accelerator = _engine(plan.settings.precision)
-    split = split_identities(manifest, seed=plan.settings.seed)
-    open_folder(out, plan, resume=resume)
-    seen = manifest.of({*split.train, *split.validation})
-    with SampleStore.read(seen, plan.front_end, spill_dir=out, progress=_read_progress(tell)) as store:
-        run_split = RunSplit(split, {part: _hashes(store, getattr(split, part)) for part in ("train", "validation")})
-        fix_split(out, run_split)
-        with torch.random.fork_rng(devices=[]), ctrl_c_waits() as interrupted:
-            _Training(accelerator, store, plan, out, run_split, manifest.skipped, tell).go(interrupted)
-        if interrupted.is_set():
-            raise KeyboardInterrupt
+    with Engine(out, timeout_s=timeout_s, tensorboard=tensorboard) as engine:
+        tell = on_progress if on_progress is not None and engine.ranks.first else _silent
+        split = split_identities(manifest, seed=plan.settings.seed)
+        engine.ranks.by_first(lambda: open_folder(out, plan, resume=resume))
+        seen = manifest.of({*split.train, *split.validation})
+        with SampleStore.read(seen, plan.front_end, spill_dir=out, progress=_read_progress(tell)) as store:
+            run_split = RunSplit(
+                split, {part: _hashes(store, getattr(split, part)) for part in ("train", "validation")}
+            )
+            engine.ranks.require_equal("the data", (), texts=(h for part in run_split.hashes.values() for h in part))
+            engine.ranks.by_first(lambda: fix_split(out, run_split))
+            with torch.random.fork_rng(devices=[]), ctrl_c_waits() as interrupted:
+                _Training(engine, store, plan, out, run_split, manifest.skipped, tell).go(interrupted)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
     return out
 
 
@@ -90,7 +109,7 @@ class _Training:
 
     def __init__(
         self,
-        accelerator: Accelerator,
+        engine: Engine,
         store: SampleStore,
         plan: Plan,
         out: Path,
@@ -99,113 +118,99 @@ class _Training:
         tell: OnProgress,
     ) -> None:
         settings = plan.settings
-        self.accelerator, self.store, self.plan = accelerator, store, plan
+        self.engine, self.ranks, self.store, self.plan = engine, engine.ranks, store, plan
         self.out, self.split, self.tell = out, split, tell
         self.skipped = skipped + store.manifest.skipped
-        self.labels_N = store.manifest.labels
-        # To the loss a forgery is nobody's; augmentation and sampler know it by the identity that it pretends to be.
-        self.owners_N = np.where(store.manifest.genuine, self.labels_N, -1)
-        self.train_rows = rows_of(store, split.split.train)
+        self.batches = Batches(store, rows_of(store, split.split.train), plan, engine.device)
         self.validation = Validation(store, split.split.validation)
-        try:
-            self.sampler = PKSampler(
-                self.labels_N[self.train_rows],
-                identities_per_batch=settings.identities_per_batch,
-                samples_per_identity=settings.samples_per_identity,
-                seed=settings.seed,
-                forged=~store.manifest.genuine[self.train_rows],
-                forgeries_per_identity=settings.forgeries_per_identity,
-                groups=_groups_of(store)[self.train_rows],
-            )
-        except InvalidInput as error:  # unreadable files have left too little
-            raise DataError(f"{store.manifest.root}: cannot be trained on ({error})") from error
-        self.budget = Budget.of(settings, self.sampler.batches_per_epoch)
-        self.criterion = settings.criterion()
-        torch.manual_seed(settings.seed)
-        self.encoder: nn.Module = plan.initial().to(accelerator.device)
-        self.optimizer = torch.optim.AdamW(_decayed(self.encoder, settings.weight_decay), lr=settings.learning_rate)
+        self.budget = Budget.of(settings, self.batches.sampler.batches_per_epoch)
+        self.learner = learner = Learner(plan, engine)
         self.progress = Progress(care=Care(settings.mining))
         self.signs: dict[str, float] = {}
-        self.best_weights: dict[str, torch.Tensor] | None = None
-        if found := load_checkpoint(out / "checkpoints", self.encoder, self.optimizer, self.criterion):
+        self.best_weights: dict[str, Tensor] | None = None
+        if found := load_checkpoint(
+            out / CHECKPOINTS, learner.encoder, learner.optimizer, learner.criterion, learner.more()
+        ):
             self.progress, self.best_weights = found
-        self.model, self.stepper = accelerator.prepare(self.encoder, self.optimizer)
-        self.history = History(out / "history.jsonl", self.progress.step)
+        self.ranks.require_equal("the weights", learner.encoder.state_dict().values())
+        self.history = History(out / "history.jsonl", self.progress.step) if self.ranks.first else None
+        engine.begin_tracking(plan.to_json())
 
     def go(self, interrupted: threading.Event) -> None:
         """Step until the budget is spent or Ctrl-C was pressed, then save."""
         progress, settings, first = self.progress, self.plan.settings, self.progress.step
         started = time.monotonic() - progress.elapsed_s
-        looked = saved = time.monotonic()
-        images = 0
-        while self._spent() < 1 and not interrupted.is_set():
-            rows_B = self.train_rows[self.sampler.batch(progress.step)]
-            embeddings_BD, labels_B, loss = self._step(rows_B)
+        looked, saved, images = time.monotonic(), progress.elapsed_s, 0
+
+        def tick() -> bool:
+            """Have all processes see the same clock, and whether to stop."""
+            progress.elapsed_s, stop = self.ranks.agreed(time.monotonic() - started, interrupted.is_set())
+            return stop
+
+        stop = tick()
+        while self._spent() < 1 and not stop:
+            batch = self.batches.at(progress.step)
+            embeddings_BD, loss = self._step(batch)
             progress.step += 1
-            images += len(rows_B)
+            images += len(batch)
+            stop = tick()
             now = time.monotonic()
-            progress.elapsed_s = now - started
             if now - looked > _LOOK_SECONDS or self._spent() >= 1:
-                self._look(embeddings_BD, labels_B, loss, images / (now - looked))
+                self._look(embeddings_BD, batch.labels_B, loss, images / (now - looked))
                 looked, images = now, 0
             if math.floor(self._spent() * settings.validations) > progress.validations:
                 progress.validations = math.floor(self._spent() * settings.validations)
                 self._validate()
                 looked, images = time.monotonic(), 0
-            if time.monotonic() - saved > settings.checkpoint_seconds:
+                stop = tick()
+            if progress.elapsed_s - saved > settings.checkpoint_seconds:
                 self._checkpoint()
-                saved = time.monotonic()
-            progress.elapsed_s = time.monotonic() - started
+                stop = tick()
+                saved = progress.elapsed_s
         if progress.step > first:
             self._checkpoint()
-        self._save()
+        self.ranks.by_first(self._save)
+        self.tell(self._told("done"))
 
     def _spent(self) -> float:
         return self.budget.spent(self.progress.step, self.progress.elapsed_s)
 
-    def _step(self, rows_B: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One optimiser step; returns embeddings, labels and loss of the batch."""
-        device = self.accelerator.device
-        generator = torch.Generator().manual_seed(_seed_of(self.plan.settings.seed, self.progress.step))
-        torch.manual_seed(generator.initial_seed())  # for what draws by itself: dropout, mining that samples
-        x_B = self.plan.front_end.normalise(self.store.take(rows_B).to(device))
-        with self.accelerator.autocast():
-            embeddings_BD = self.model(
-                self.plan.augment(x_B, torch.from_numpy(self.labels_N[rows_B]).to(device), generator)
-            )
-        labels_B = torch.from_numpy(self.owners_N[rows_B]).to(device)
-        care = self.progress.care
-        self.criterion.mining = care.mining_now
+    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One optimiser step; returns embeddings and loss of the batch."""
+        learner, care = self.learner, self.progress.care
+        if held := learner.hold_batch_norm(len(batch)):
+            self._note_held(held)
         try:
-            loss = self.criterion(embeddings_BD, labels_B)
-        except InvalidInput as error:  # embeddings that are not finite
-            if not self.plan.settings.doctor:
-                raise self._diverged() from error
-            loss = torch.full((), math.nan, device=device)
+            gradient = learner.gradient(batch, mining=care.mining_now)
+        except InvalidInput as error:
+            raise self._diverged() from error
+        if gradient.skipped or not self._alarming(gradient, batch.labels_B):
+            learner.update(batch, gradient, rate=learning_rate(self.plan.settings, self._spent()) * care.rate)
         else:
-            self.accelerator.backward(loss)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.plan.settings, self._spent()) * care.rate
-        if not self._alarming(embeddings_BD.detach(), labels_B, loss.detach()):
-            self.stepper.step()
-        self.stepper.zero_grad()
-        return embeddings_BD.detach(), labels_B, loss.detach()
+            learner.leave()
+        return gradient.embeddings_BD, gradient.loss
 
-    def _alarming(self, embeddings_BD: torch.Tensor, labels_B: torch.Tensor, loss: torch.Tensor) -> bool:
+    def _note_held(self, layers: int) -> None:
+        """Say once that batch normalisation is held."""
+        doctor, kind = self.progress.care.doctor, "batch-norm"
+        if not any(remark.kind == kind for remark in doctor.remarks):
+            text = f"{layers} batch-normalisation layers use their stored statistics, since batches are divided"
+            self._remark(doctor.note(self.progress.step, kind, text))
+
+    def _alarming(self, gradient: Gradient, labels_B: Tensor) -> bool:
         """Have the doctor look at the step; on an alarm put the weights back: the step is not to be made."""
         progress, settings = self.progress, self.plan.settings
-        gradients = [parameter.grad for parameter in self.encoder.parameters() if parameter.grad is not None]
-        gradient_norm = float(torch.nn.utils.get_total_norm(gradients))
         vitals, verdict = progress.care.look(
             progress.step,
-            embeddings_BD,
+            gradient.embeddings_BD,
             labels_B,
-            loss=loss,
-            margin=self._margin(),
+            loss=gradient.loss,
+            margin=self.learner.margin(),
             distance=settings.distance,
-            gradient_norm=gradient_norm,
+            gradient_norm=gradient.norm,
+            agree=self.ranks.as_first,
         )
-        signs = {"spread": vitals.spread, "rank": vitals.rank, "gradient_norm": gradient_norm}
+        signs = {"spread": vitals.spread, "rank": vitals.rank, "gradient_norm": gradient.norm}
         self.signs = {name: value for name, value in signs.items() if math.isfinite(value)}
         if not settings.doctor:
             return False
@@ -217,30 +222,28 @@ class _Training:
             self._remark(progress.care.alarm(progress.step, verdict.alarm))
         except RunError as error:
             raise RunError(f"{self.out}: {error}") from error
-        torch.manual_seed(settings.seed)
         if not progress.best_healthy:  # the best so far were already on the way down
             self.best_weights, progress.best_eer = None, None
-        self.encoder.load_state_dict(self.best_weights or self.plan.initial().state_dict())
-        self.optimizer.state.clear()
+        self.learner.go_back(self.best_weights)
         return True
-
-    def _margin(self) -> float | None:
-        """The margin of the step that has just been made; None for the soft one."""
-        if isinstance(self.criterion.margin, AutoMargin):
-            return self.criterion.margin.value
-        margin = self.plan.settings.margin
-        return None if isinstance(margin, str) else margin
 
     def _remark(self, remark: Remark) -> None:
         """Tell and note what the doctor has to say."""
-        at = self._told("remark", remark=remark.text)
-        self.tell(at)
-        self.history.add(at, kind=remark.kind)
+        self._note(self._told("remark", remark=remark.text), kind=remark.kind)
 
-    def _look(self, embeddings_BD: torch.Tensor, labels_B: torch.Tensor, loss: torch.Tensor, speed: float) -> None:
+    def _note(self, at: TrainingProgress, **more: float | str) -> None:
+        """Tell, keep in history.jsonl, and give to the trackers."""
+        self.tell(at)
+        if self.history is not None:
+            self.history.add(at, **more)
+        self.engine.track(asdict(at) | more, at.step)
+
+    def _look(self, embeddings_BD: Tensor, labels_B: Tensor, loss: Tensor, speed: float) -> None:
         """Tell and note how the batch was."""
+        if not self.ranks.first:
+            return
         settings = self.plan.settings
-        margin = self._margin()
+        margin = self.learner.margin()
         numbers = batch_statistics(
             embeddings_BD.float(), labels_B, margin="soft" if margin is None else margin, distance=settings.distance
         )
@@ -251,12 +254,12 @@ class _Training:
             mean_positive=numbers.mean_positive,
             mean_negative=numbers.mean_negative,
             images_per_second=speed,
+            outside_encoder=self.learner.watch.share_outside(),
         )
-        self.tell(at)
         care = self.progress.care
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = self.learner.optimizer.param_groups[0]["lr"]
         moving = {} if margin is None else {"margin": margin}
-        self.history.add(at, learning_rate=rate, mining=care.mining_now, **moving, **self.signs)
+        self._note(at, learning_rate=rate, mining=care.mining_now, **moving, **self.signs)
 
     def _validate(self) -> None:
         """Score the held-out identities, and keep the weights if they are the best so far."""
@@ -264,19 +267,29 @@ class _Training:
         if not self.validation:
             return
         self._require_finite()
-        eer, map_at_r = self.validation.score(self.encoder)
+        scored = self.ranks.by_first(lambda: self.validation.score(self.learner.encoder))
+        eer, map_at_r = self.ranks.as_first(scored or (math.nan, math.nan))
         if progress.best_eer is None or (eer, -map_at_r) < (progress.best_eer, -(progress.best_map_at_r or 0.0)):
             progress.best_eer, progress.best_map_at_r, progress.best_step = eer, map_at_r, progress.step
             progress.best_healthy = progress.care.doctor.healthy
-            self.best_weights = {name: tensor.clone() for name, tensor in self.encoder.state_dict().items()}
-        at = self._told("validate", validation_eer=eer)
-        self.tell(at)
-        self.history.add(at, validation_map_at_r=map_at_r)
+            self.best_weights = {name: tensor.clone() for name, tensor in self.learner.encoder.state_dict().items()}
+        self._note(self._told("validate", validation_eer=eer), validation_map_at_r=map_at_r)
 
     def _checkpoint(self) -> None:
         self._require_finite()
-        place = self.out / "checkpoints"
-        save_checkpoint(place, self.progress, self.encoder, self.optimizer, self.best_weights, self.criterion)
+        self.ranks.require_equal("the weights", self.learner.encoder.state_dict().values())
+        self.ranks.by_first(
+            lambda: save_checkpoint(
+                self.out / CHECKPOINTS,
+                self.progress,
+                self.learner.encoder,
+                self.learner.optimizer,
+                self.best_weights,
+                self.learner.criterion,
+                self.learner.more(),
+                kept=self.plan.settings.checkpoints,
+            )
+        )
 
     def _save(self) -> None:
         """Write the best weights so far, or without a validation the last ones, as a run."""
@@ -287,7 +300,7 @@ class _Training:
             seed=self.plan.settings.seed,
             front_end=self.plan.front_end,
             encoder=self.plan.encoder.to_json(),
-            weights=self.best_weights or self.encoder.state_dict(),
+            weights=self.best_weights or self.learner.encoder.state_dict(),
             split=self.split,
             training=self.plan.settings.to_json(),
             data=_summary(self.store.manifest.root, self.split, self.skipped),
@@ -303,7 +316,6 @@ class _Training:
                 "remarks": [remark.to_json() for remark in progress.care.doctor.remarks],
             },
         )
-        self.tell(self._told("done"))
 
     def _told(self, phase: Any, **more: Any) -> TrainingProgress:
         progress = self.progress
@@ -317,7 +329,7 @@ class _Training:
         return TrainingProgress(phase, **known | more)
 
     def _require_finite(self) -> None:
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.encoder.parameters()):
+        if not self.learner.is_finite():
             raise self._diverged()
 
     def _diverged(self) -> RunError:
@@ -325,29 +337,6 @@ class _Training:
             f"{self.out}: training diverged at step {self.progress.step}: the weights are no longer finite; "
             "try a lower learning rate"
         )
-
-
-def _engine(precision: str) -> Accelerator:
-    AcceleratorState._reset_state()  # else the precision of a process's first training would bind all later ones
-    return Accelerator(mixed_precision="bf16" if precision == "bfloat16" else "no")
-
-
-def _seed_of(seed: int, step: int) -> int:
-    """The seed of a step's draws: far apart for neighbouring steps and seeds."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint32)[0])
-
-
-def _decayed(encoder: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: matrices and kernels decay, scales and offsets do not."""
-    matrices = [parameter for parameter in encoder.parameters() if parameter.ndim > 1]
-    vectors = [parameter for parameter in encoder.parameters() if parameter.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def _groups_of(store: SampleStore) -> npt.NDArray[np.int64]:
-    """For each row the number of its group: what samples share without being good evidence for one identity."""
-    groups_N: npt.NDArray[np.int64] = np.unique([row.group for row in store.manifest.rows], return_inverse=True)[1]
-    return groups_N
 
 
 def _hashes(store: SampleStore, identities: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, final
+from typing import Any, Final, Literal, final
 
 import torch
 from torch import nn
@@ -18,6 +18,12 @@ from tercet.losses import AutoMargin, TripletLoss
 from tercet.train.care import AUTO_MINING, Care
 
 __all__ = ["Augment", "Plan", "Settings"]
+
+PRECISIONS: Final = ("float32", "bfloat16", "float16")
+# Settings that came later than the first runs; their defaults are what those did.
+_YOUNGER: Final = frozenset(
+    ("chunk", "clip", "compile", "checkpoints", "memory", "memory_age", "memory_warmup", "memory_momentum")
+)
 
 Augment = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
 """(x [B, ...] as the front end normalises it, labels [B], generator on the CPU) -> changed samples of these labels."""
@@ -44,7 +50,15 @@ class Settings:
         epochs: Budget as passes over the data; the same on every repetition.
         validations: How often the held-out identities are scored; the best weights are kept.
         checkpoint_seconds: Time between two checkpoints.
-        precision: "float32", or "bfloat16" (mixed precision).
+        precision: Of the encoder: "float32", or "bfloat16" or "float16" (mixed precision); the loss has float32.
+        chunk: Rows that go through the encoder at once, so that the batch need not fit; None: all of a process's share.
+        clip: The largest norm of the gradient; a longer one is shortened to it. None: no limit.
+        compile: Whether the encoder runs as `torch.compile` makes it.
+        checkpoints: How many are kept.
+        memory: Rows of the memory bank with which anchors are compared beside the batch; 0: none.
+        memory_age: Steps after which its rows do not count any more; None: no limit.
+        memory_warmup: Steps before it is used.
+        memory_momentum: Share of its weights that the encoder of its rows keeps at a step; None: the trained encoder.
         doctor: Whether a training that collapses or diverges goes back to good weights, and says why.
 
     Raises:
@@ -69,16 +83,27 @@ class Settings:
     checkpoint_seconds: float = 30.0
     precision: str = "float32"
     doctor: bool = True
+    chunk: int | None = None
+    clip: float | None = None
+    compile: bool = False
+    checkpoints: int = 2
+    memory: int = 0
+    memory_age: int | None = None
+    memory_warmup: int = 0
+    memory_momentum: float | None = None
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.epochs is None):
             raise InvalidInput("minutes, epochs: give one of them")
         leasts = {"identities_per_batch": 2, "samples_per_identity": 2, "forgeries_per_identity": 0}
-        for name, least in (leasts | {"validations": 1, "seed": 0}).items():
+        leasts |= {"validations": 1, "seed": 0, "checkpoints": 2, "memory": 0, "memory_warmup": 0}
+        for name, least in (leasts | {"chunk": 1, "memory_age": 1}).items():
             value = getattr(self, name)
+            if value is None and name in ("chunk", "memory_age"):
+                continue
             if type(value) is not int or not least <= value < 2**63:
                 raise InvalidInput(f"{name}={value!r} must be a whole number of {least} or more, below 2^63")
-        for name in ("minutes", "epochs", "learning_rate"):
+        for name in ("minutes", "epochs", "learning_rate", "clip"):
             value = getattr(self, name)
             if name != "learning_rate" and value is None:
                 continue
@@ -90,10 +115,18 @@ class Settings:
                 raise InvalidInput(f"{name}={value!r} must be a number of 0 or more")
         if not (_is_number(self.warmup) and 0 <= self.warmup < 1):
             raise InvalidInput(f"warmup={self.warmup!r} must be a share, from 0 to below 1")
-        if self.precision not in ("float32", "bfloat16"):
-            raise InvalidOption.unknown("precision", self.precision, ["float32", "bfloat16"])
-        if type(self.doctor) is not bool:
-            raise InvalidInput(f"doctor={self.doctor!r} must be true or false")
+        if self.memory_momentum is not None and not (
+            _is_number(self.memory_momentum) and 0 <= self.memory_momentum < 1
+        ):
+            raise InvalidInput(f"memory_momentum={self.memory_momentum!r} must be a number from 0 to below 1")
+        for name in ("memory_age", "memory_warmup", "memory_momentum"):
+            if getattr(self, name) and not self.memory:
+                raise InvalidOption(f"{name} has no meaning without memory: set its rows")
+        if self.precision not in PRECISIONS:
+            raise InvalidOption.unknown("precision", self.precision, PRECISIONS)
+        for name in ("doctor", "compile"):
+            if type(getattr(self, name)) is not bool:
+                raise InvalidInput(f"{name}={getattr(self, name)!r} must be true or false")
         check_choice("mining", self.mining, (AUTO_MINING, *MINING))
         self.criterion()
 
@@ -108,13 +141,13 @@ class Settings:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Settings:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote; what an older version did not know of stands as it was then.
 
         Raises:
             InvalidInput: A key that is missing or unknown, or a value out of range.
         """
         known = {field.name for field in fields(cls)}
-        if set(values) != known:
+        if not known - _YOUNGER <= set(values) <= known:
             raise InvalidInput(f"settings: keys {sorted(values)} where {sorted(known)} are needed")
         return cls(**values)
 

@@ -30,6 +30,7 @@ class TrainingProgress:
         mean_positive: Mean distance within identities, in its batch.
         mean_negative: Mean distance between identities.
         images_per_second: Speed of the steps since the last look.
+        outside_encoder: Share of the time since the last look that was spent outside the encoder.
         validation_eer: Equal error rate on held-out identities at the last validation; None before the first.
         remark: In phase "remark": what is wrong with the training, and what to do or what was done.
     """
@@ -44,6 +45,7 @@ class TrainingProgress:
     mean_positive: float | None = None
     mean_negative: float | None = None
     images_per_second: float | None = None
+    outside_encoder: float | None = None
     validation_eer: float | None = None
     remark: str | None = None
 

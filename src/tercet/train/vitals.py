@@ -10,8 +10,9 @@ Legend: B rows of the batch, D embedding width, K positives of an anchor at most
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final, final
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor
@@ -50,6 +51,12 @@ class Vitals:
     norm: float
     conflicts: int
     loss: float
+
+    def agreed(self, agree: Callable[[Sequence[float]], list[float]]) -> Vitals:
+        """The same numbers in every process: those that `agree` gives for them."""
+        mine = asdict(self)
+        agreed: dict[str, Any] = dict(zip(mine, agree(list(mine.values())), strict=True))
+        return Vitals(**agreed | {"conflicts": round(agreed["conflicts"])})
 
 
 @torch.no_grad()
