@@ -44,6 +44,8 @@ def test_python_runs(page: str, code: str, demo_run: Path, monkeypatch: pytest.M
     needs = re.match(r"# needs: (.+)", code)
     for package in needs[1].split(", ") if needs else ():
         pytest.importorskip(package, reason=f"{package} is not installed")
+    if "demo.onnx" in code:
+        assert main(["export", "demo-run", "--onnx", "demo.onnx"]) == 0
     with warnings.catch_warnings():
         if needs:
             warnings.simplefilter("ignore")

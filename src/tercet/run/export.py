@@ -104,6 +104,8 @@ def export_onnx(model: Model, path: Path) -> Exported:
             importlib.import_module(package)
         except ImportError as error:
             raise MissingExtra.of("export to ONNX", "export") from error
+    if not path.parent.is_dir():
+        raise RunError(f"{path}: cannot be written (there is no folder {path.parent})")
     samples = model.front_end.golden()
     network = _Network(model.front_end, model.encoder, model.norm).eval()
     graph = _graph(network, torch.from_numpy(samples), dynamic_length=isinstance(model.front_end, AudioFrontEnd))
@@ -237,9 +239,9 @@ def _about(
     front_end = model.front_end
     low, high = (
         float(front_end.normalise(torch.from_numpy(np.full_like(samples[:1], value))).flatten()[0])
-        for value in (0, 100)
+        for value in (0, 255)
     )
-    std = 100 / (high - low)
+    std = 255 / (high - low)
     speech = isinstance(front_end, AudioFrontEnd)
     calibration = model.calibration
     return {
