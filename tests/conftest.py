@@ -4,6 +4,7 @@
 HYPOTHESIS_PROFILE=explore draw new ones.
 """
 
+import importlib.util
 import os
 import signal
 import sys
@@ -12,11 +13,17 @@ from pathlib import Path
 import hypothesis
 import torch
 
+from tercet.encoders.torchvision import import_torchvision
+
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "functional")]
 torch.set_num_threads(1)
 
 # A shell that runs the suite in the background has it ignore Ctrl-C, and so would all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# PyPI's torchvision fails to import beside a torch without CUDA, and takes with it whatever looks for it.
+if importlib.util.find_spec("torchvision"):
+    import_torchvision()
 
 # Read when triton is first imported: without a GPU its kernels run in an interpreter, on the CPU.
 if not torch.cuda.is_available():

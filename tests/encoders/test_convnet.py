@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tercet.encoders import ConvEncoder, ConvEncoderConfig, build_encoder
+from tercet.encoders import ConvEncoder, ConvEncoderConfig, build_encoder, read_encoder
 from tercet.errors import InvalidInput, InvalidOption
 
 
@@ -30,7 +30,7 @@ def test_a_vector_does_not_depend_on_its_batch_nor_on_training_mode():
 
 def test_the_configuration_survives_json_and_builds_the_same_network():
     config = ConvEncoderConfig(1, 20, 24, embedding_dim=12, base_width=16, pool="flatten")
-    assert ConvEncoderConfig.from_json(config.to_json()) == config
+    assert read_encoder(config.to_json()) == config
     encoder = build_encoder(config.to_json())
     encoder.load_state_dict(ConvEncoder(config).state_dict())
 

@@ -7,17 +7,24 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from tercet.encoders.configuration import read_config
 from tercet.encoders.convnet import ConvEncoder, ConvEncoderConfig
+from tercet.encoders.pretrained import PretrainedConfig, PretrainedEncoder
+from tercet.encoders.sources import Backbone, find_backbone
 from tercet.encoders.speech import SpeechEncoder, SpeechEncoderConfig
 from tercet.errors import InvalidOption
 
 __all__ = [
+    "Backbone",
     "ConvEncoder",
     "ConvEncoderConfig",
     "EncoderConfig",
+    "PretrainedConfig",
+    "PretrainedEncoder",
     "SpeechEncoder",
     "SpeechEncoderConfig",
     "build_encoder",
+    "find_backbone",
     "read_encoder",
 ]
 
@@ -59,12 +66,15 @@ def read_encoder(config: Mapping[str, Any]) -> EncoderConfig:
         InvalidInput: A value out of range.
     """
     match config.get("kind"):
-        case "convnet":
-            return ConvEncoderConfig.from_json(config)
-        case "speech":
-            return SpeechEncoderConfig.from_json(config)
+        case ConvEncoderConfig.kind:
+            return read_config(ConvEncoderConfig, config)
+        case SpeechEncoderConfig.kind:
+            return read_config(SpeechEncoderConfig, config)
+        case PretrainedConfig.kind:
+            return read_config(PretrainedConfig, config)
         case kind:
-            raise InvalidOption.unknown("encoder", kind, ["convnet", "speech"])
+            known = (ConvEncoderConfig.kind, SpeechEncoderConfig.kind, PretrainedConfig.kind)
+            raise InvalidOption.unknown("encoder", kind, known)
 
 
 def build_encoder(config: Mapping[str, Any]) -> nn.Module:

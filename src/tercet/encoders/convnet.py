@@ -16,21 +16,27 @@ Legend: B batch, C channels, H height, W width, D embedding width.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Final, Literal, final, get_args
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, Literal, final, get_args
 
 import torch
 from torch import nn
 
+from tercet.encoders.configuration import check_numbers, write_config
 from tercet.errors import InvalidInput, InvalidOption
 
 __all__ = ["ConvEncoder", "ConvEncoderConfig", "Pool"]
 
 Pool = Literal["average", "flatten"]
 
-# Largest values that a configuration file may ask for, so that a foreign one cannot claim the machine's memory.
-_LIMITS: Final = {"channels": 16, "height": 512, "width": 512, "embedding_dim": 2048, "base_width": 256}
+# Values that a configuration file may ask for, least and most, so that a foreign one cannot claim the machine's memory.
+_LIMITS: Final = {
+    "channels": (1, 16),
+    "height": (8, 512),
+    "width": (8, 512),
+    "embedding_dim": (1, 2048),
+    "base_width": (8, 256),
+}
 _MOST_BLOCKS: Final = 4  # channels end at 8 x base_width
 _GROUP: Final = 8  # channels that are normalised together
 
@@ -60,11 +66,10 @@ class ConvEncoderConfig:
     base_width: int = 32
     pool: Pool = "average"
 
+    kind: ClassVar[str] = "convnet"
+
     def __post_init__(self) -> None:
-        for name, most in _LIMITS.items():
-            value, least = getattr(self, name), 8 if name in ("height", "width", "base_width") else 1
-            if type(value) is not int or not least <= value <= most:
-                raise InvalidInput(f"{name}={value!r} must be a whole number from {least} to {most}")
+        check_numbers(self, _LIMITS)
         if self.base_width % _GROUP:
             raise InvalidInput(f"base_width={self.base_width} must be a multiple of {_GROUP}")
         if self.pool not in get_args(Pool):
@@ -84,20 +89,7 @@ class ConvEncoderConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values, with the kind of encoder that it is for."""
-        return {"kind": "convnet", **asdict(self)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> ConvEncoderConfig:
-        """Read what `to_json` wrote.
-
-        Raises:
-            InvalidInput: A key that is missing or unknown, or a value out of range.
-        """
-        known = {field.name for field in fields(cls)}
-        given = {key: value for key, value in values.items() if key != "kind"}
-        if set(given) != known:
-            raise InvalidInput(f"encoder: keys {sorted(given)} where {sorted(known)} are needed")
-        return cls(**given)
+        return write_config(self)
 
 
 @final

@@ -19,14 +19,14 @@ Legend: B batch, N samples, T frames, M mel bands, C channels, D embedding width
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Final, final
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, final
 
 import torch
 from torch import nn
 
 from tercet.data.log_mel import log_mel
+from tercet.encoders.configuration import check_numbers, write_config
 from tercet.errors import InvalidInput
 
 __all__ = ["SpeechEncoder", "SpeechEncoderConfig"]
@@ -58,11 +58,10 @@ class SpeechEncoderConfig:
     blocks: int = 3
     embedding_dim: int = 128
 
+    kind: ClassVar[str] = "speech"
+
     def __post_init__(self) -> None:
-        for name, (least, most) in _LIMITS.items():
-            value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise InvalidInput(f"{name}={value!r} must be a whole number from {least} to {most}")
+        check_numbers(self, _LIMITS)
         if self.width % (_SCALE * _GROUP):
             raise InvalidInput(f"width={self.width} must be a multiple of {_SCALE * _GROUP}")
 
@@ -80,20 +79,7 @@ class SpeechEncoderConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values, with the kind of encoder that it is for."""
-        return {"kind": "speech", **asdict(self)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> SpeechEncoderConfig:
-        """Read what `to_json` wrote.
-
-        Raises:
-            InvalidInput: A key that is missing or unknown, or a value out of range.
-        """
-        known = {field.name for field in fields(cls)}
-        given = {key: value for key, value in values.items() if key != "kind"}
-        if set(given) != known:
-            raise InvalidInput(f"encoder: keys {sorted(given)} where {sorted(known)} are needed")
-        return cls(**given)
+        return write_config(self)
 
 
 @final
