@@ -294,3 +294,33 @@ def test_addresses_that_cannot_be_one(tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="no Milvus server answers") as caught:
         open_gallery("http://user:secret@127.0.0.1:1/db")
     assert "secret" not in str(caught.value)
+
+
+def test_a_folder_that_a_kill_left_at_its_making_becomes_a_gallery(tmp_path: Path) -> None:
+    (tmp_path / "g.db").mkdir()
+    (tmp_path / "g.db" / "LOCK").touch()
+    made = Backend(str(tmp_path / "g.db"), False)
+    made.open().enroll(people(1, 1))
+    made.close()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "LOCK").touch()
+    (tmp_path / "other" / "letter.txt").touch()
+    with pytest.raises(GalleryError, match="no gallery"):
+        Backend(str(tmp_path / "other"), False).open()
+
+
+def test_counts_are_right_after_writes_and_expiry(backend: Backend) -> None:
+    gallery = backend.open()
+    assert gallery.count() == gallery.count() == 0
+    gallery.enroll(people(2, 2))
+    assert gallery.count() == gallery.count() == 4
+    gallery.enroll(people(1, 3, seed=1), retain_s=2.0)
+    assert gallery.count() in (4, 7)
+    while gallery.count() != 4:
+        time.sleep(0.1)
+    gallery.forget("p1")
+    assert gallery.count() == 2
+    gallery.set_value("margin", {"x": 1})
+    assert gallery.value("margin") == {"x": 1}
+    gallery.set_value("margin", {"x": 2})
+    assert gallery.value("margin") == {"x": 2}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from tercet.data import FrontEnd, Manifest, SampleStore
+    from tercet.data import Manifest, SampleStore
     from tercet.gallery import Doubt, Gallery, Identification, Prepared
     from tercet.run import Model
 
@@ -67,7 +67,7 @@ def enroll(
 
     When it returns, all is on the disk. Files that cannot be read or show nothing are left out and named.
     """
-    from tercet.gallery import prepare
+    from tercet.gallery import are_pictures, prepare
     from tercet.gallery.store import INDEXES
     from tercet.run import load
 
@@ -76,7 +76,7 @@ def enroll(
     if index and index not in INDEXES:  # said before an hour of embedding, not after it
         raise InvalidOption.unknown("--index", index, INDEXES)
     model = load(run)
-    if store_pictures and not _are_pictures(model.front_end):
+    if store_pictures and not are_pictures(model.front_end):
         raise InvalidOption(f"--store-pictures: the samples of {run} are not pictures (task {model.task})")
     found = _manifest(model, who, layout)
     with (
@@ -248,15 +248,11 @@ def _picture_of(store: SampleStore) -> Callable[[int], npt.NDArray[np.uint8]] | 
     """Gives the decoded picture of a row, where the samples are pictures."""
     import numpy as np
 
-    if not _are_pictures(store.front_end):
+    from tercet.gallery import are_pictures
+
+    if not are_pictures(store.front_end):
         return None
     return lambda row: store.take(np.array([row]))[0].numpy()
-
-
-def _are_pictures(front_end: FrontEnd) -> bool:
-    import numpy as np
-
-    return np.dtype(front_end.dtype) == np.uint8 and len(front_end.shape) == 3 and front_end.shape[0] in (1, 3)
 
 
 def _seconds(text: str) -> float | None:

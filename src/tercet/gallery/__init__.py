@@ -18,7 +18,7 @@ from tercet.gallery.engine import is_gallery_folder
 from tercet.gallery.enrolment import Doubt, Prepared, prepare
 from tercet.gallery.gallery import Gallery
 from tercet.gallery.opening import open_gallery
-from tercet.gallery.quality import Quality, picture_bytes, quality_of
+from tercet.gallery.quality import Quality, are_pictures, picture_bytes, quality_of
 from tercet.gallery.seal import Seal, key_from_environment
 from tercet.gallery.templates import Entry, Template
 from tercet.gallery.transfer import export_gallery, import_gallery, read_export
@@ -40,6 +40,7 @@ __all__ = [
     "Seal",
     "Template",
     "alike",
+    "are_pictures",
     "export_gallery",
     "identify",
     "identify_nothing",

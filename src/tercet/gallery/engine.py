@@ -92,7 +92,8 @@ def _prepare(path: Path) -> None:
     """Make the folder, or check that an existing one is a gallery; either way its owner's alone."""
     try:
         if path.is_dir():
-            if any(path.iterdir()) and not is_gallery_folder(path):
+            # A kill in the first moment leaves less than a gallery, and nothing else.
+            if {item.name for item in path.iterdir()} - {_LOCK, _COLLECTIONS} and not is_gallery_folder(path):
                 raise GalleryError(f"{path}: a folder, but no gallery; name one that does not exist yet")
         elif path.exists():
             raise GalleryError(f"{path}: a file, but a gallery is a folder")

@@ -22,6 +22,7 @@ from tercet.errors import GalleryError, InvalidInput
 from tercet.evaluate import nearest
 from tercet.gallery.answers import Enrolled, Match, Person, Removed
 from tercet.gallery.audit import Audit, home_of
+from tercet.gallery.counts import Counts
 from tercet.gallery.parts import PART_ROWS, in_pages, in_parts, plain_value
 from tercet.gallery.seal import Seal
 from tercet.gallery.store import MOST_RESULTS, Store
@@ -55,6 +56,7 @@ class Gallery:
         self._about = dict(about)
         self._seal = seal
         self._lock = threading.RLock()
+        self._counts = Counts()
         store.load(self._collection)
         if store.engine is not None:
             for left in store.others(self._collection):
@@ -191,7 +193,16 @@ class Gallery:
 
     def count(self, *, tags: Sequence[str] = ()) -> int:
         """Templates that a search for these tags can find."""
-        return self._read(lambda name: self._store.count(name, self._alive(tags)))
+        words = tuple(sorted({check_name("tag", tag) for tag in tags}))
+        known = self._counts.get(words)
+        if known is not None:
+            return known
+        writes = self._counts.writes
+        found = self._read(lambda name: self._store.count(name, self._alive(words)))
+        if self._store.engine is not None:  # nobody else writes there
+            until_ms = self._read(self._next_expiry)
+            self._counts.keep(words, found, until_ms=until_ms, writes=writes)
+        return found
 
     def entries(self) -> Iterator[tuple[Entry, npt.NDArray[np.float32], bytes]]:
         """Every template with its vector and its picture (empty: none), in a fixed order."""
@@ -280,6 +291,11 @@ class Gallery:
         tokens = [self._seal.token("tag", check_name("tag", tag)) for tag in tags]
         return " and ".join([where, *(f'array_contains(tags, "{token}")' for token in tokens)])
 
+    def _next_expiry(self, name: str) -> float:
+        """When the next template expires, in milliseconds; infinity for never."""
+        rows = self._store.rows(name, f"expires > {int(time.time() * 1000)}", ("key", "expires"))
+        return min((float(row["expires"]) for row in rows), default=np.inf)
+
     def _whose(self, identity: str) -> str:
         # Only hashes ever stand in a condition: no name can change what it means.
         return f'subject == "{self._seal.token("identity", check_name("identity", identity))}"'
@@ -328,10 +344,13 @@ class Gallery:
             entries = [self._entry(row) for row in before]
             stale = [entry.key for entry in entries if entry.key not in new and (entry.identity, entry.path) in here]
         with self.audit.operation("enroll", names, templates=len(rows)) as result:
-            self._store.upsert(self._collection, rows)
-            if stale:
-                keys = ", ".join(f'"{key}"' for key in stale)
-                self._store.delete(self._collection, f"key in [{keys}]")
+            try:
+                self._store.upsert(self._collection, rows)
+                if stale:
+                    keys = ", ".join(f'"{key}"' for key in stale)
+                    self._store.delete(self._collection, f"key in [{keys}]")
+            finally:
+                self._counts.clear()
             result["replaced"] = len(same) + len(stale)
         return len(same) + len(stale)
 
@@ -351,6 +370,7 @@ class Gallery:
                     # A kill from here on leaves a note to write the gallery anew when it is opened next.
                     self._set_about({**self._about, "rewrite": True})
                 self._store.delete(self._collection, where)
+                self._counts.clear()
                 if self._store.count(self._collection, where):
                     raise GalleryError(f"{self.name}: what was to be removed is still there")
                 if local:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,10 @@ from PIL import Image
 
 from tercet.gallery.templates import MAX_PICTURE_BYTES
 
-__all__ = ["Quality", "picture_bytes", "quality_of"]
+if TYPE_CHECKING:
+    from tercet.data import FrontEnd
+
+__all__ = ["Quality", "are_pictures", "picture_bytes", "quality_of"]
 
 _BLANK_LEVELS: Final = 16.0  # of 255 between the darkest and the lightest
 _DARK_LEVEL: Final = 40.0
@@ -34,6 +37,11 @@ class Quality:
 
     refuse: str = ""
     warn: str = ""
+
+
+def are_pictures(front_end: FrontEnd) -> bool:
+    """Whether a front end's samples are pictures: uint8 [C, H, W] of one channel or three."""
+    return np.dtype(front_end.dtype) == np.uint8 and len(front_end.shape) == 3 and front_end.shape[0] in (1, 3)
 
 
 def quality_of(picture_CHW: npt.NDArray[np.uint8]) -> Quality:

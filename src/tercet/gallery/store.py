@@ -15,6 +15,7 @@ import json
 import logging
 import re
 import secrets
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
@@ -109,6 +110,9 @@ class Store:
         self.place = place
         self._about = f"tercet_{place.name}_about"
         self._broken = ""
+        self._values: dict[str, dict[str, Any]] | None = None
+        self._writes = 0
+        self._lock = threading.Lock()
         self.engine: Engine | None = None
         if not place.remote:
             if not create and not place.path.exists():
@@ -125,6 +129,9 @@ class Store:
 
     def values(self) -> dict[str, dict[str, Any]]:
         """The JSON values about the gallery by key; none where there is no gallery."""
+        if self._values is not None:
+            return dict(self._values)
+        writes = self._writes
         with self._told("cannot be read"):
             if not self._client.has_collection(self._about, timeout=_TIMEOUT_S):
                 return {}
@@ -135,14 +142,23 @@ class Store:
                     return {}  # killed between its making and its index: nothing was ever written to it
             found = self._client.query(self._about, filter='key != ""', output_fields=["key", "value"], **_STRONG)
         try:
-            return {row["key"]: dict(json.loads(row["value"])) for row in found}
+            values = {row["key"]: dict(json.loads(row["value"])) for row in found}
         except (ValueError, TypeError, KeyError) as error:
             raise GalleryError(f"{self.place.shown}: damaged, its description cannot be read") from error
+        with self._lock:
+            if self.engine is not None and writes == self._writes:  # nobody else writes there
+                self._values = values
+        return dict(values)
 
     def set_value(self, key: str, value: Mapping[str, Any]) -> None:
         """Keep a JSON value under a key."""
         row = {"key": key, "value": json.dumps(value, allow_nan=False), "vector": [1.0, 0.0]}
-        self._write(self._about, lambda: self._client.upsert(self._about, [row], timeout=_TIMEOUT_S))
+        try:
+            self._write(self._about, lambda: self._client.upsert(self._about, [row], timeout=_TIMEOUT_S))
+        finally:
+            with self._lock:
+                self._writes += 1
+                self._values = None
 
     def begin(self) -> None:
         """Make the collection that `values` reads, and drop what a making that was cut short has left."""

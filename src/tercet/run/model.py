@@ -138,9 +138,12 @@ class Model:
             DataError: A file that cannot be read.
         """
         try:
-            vectors_2D = self.embed([a, b])
+            return self.compare(self.embed([a, b]))
         except TooLittle as error:
             return self.undecided(str(error))
+
+    def compare(self, vectors_2D: npt.NDArray[np.float32]) -> Decision:
+        """Decide about two vectors of `embed`: match where their similarity reaches the calibrated threshold."""
         if self.norm is None:
             score = float(cosine(vectors_2D[:1], vectors_2D[1:])[0])
         else:
