@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from tercet.cli.encoder import (
+    DetectOption,
+    DownloadOption,
+    EncoderOption,
+    FlipTestOption,
+    FreezeOption,
+    check_resumed,
+    encoder_in_words,
+    equip,
+)
 from tercet.cli.forgeries import show_kinds
 from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Training, scoring
@@ -58,6 +68,11 @@ def train(
         ),
     ] = None,
     embedding_dim: Annotated[int | None, typer.Option(help="Width of the embedding.", show_default="by task")] = None,
+    encoder: EncoderOption = None,
+    freeze: FreezeOption = False,
+    download: DownloadOption = False,
+    flip_test: FlipTestOption = None,
+    detect: DetectOption = False,
     seed: Annotated[int | None, typer.Option(help="Every random draw follows from it.", show_default="0")] = None,
     layout: Annotated[
         str, typer.Option(help="How DATA is laid out: folders (one per identity), manifest (a CSV), or auto.")
@@ -92,12 +107,14 @@ def train(
         plan = resume_plan(out)
         if task is not None and task != plan.task:
             raise RunError(f"{out}: was started with task={plan.task!r}, not {task!r}")
-        encoder = plan.encoder if embedding_dim is None else plan.encoder.with_embedding_dim(embedding_dim)
-        plan = replace(plan, encoder=encoder, settings=replace(plan.settings, **settings))
+        check_resumed(plan, encoder, out)
+        shape = plan.encoder if embedding_dim is None else plan.encoder.with_embedding_dim(embedding_dim)
+        plan = replace(plan, encoder=shape, settings=replace(plan.settings, **settings))
     elif task is None:
         raise InvalidOption("--task is needed: images, faces, signatures, speakers or digits")
     else:
-        plan = load_task(task).plan(embedding_dim=embedding_dim, **settings)
+        chosen = equip(load_task(task), encoder, freeze=freeze, download=download, flip_test=flip_test, detect=detect)
+        plan = chosen.plan(embedding_dim=embedding_dim, **settings)
     manifest = load_task(plan.task).read(data, layout=layout)
     result = run_training(manifest, plan, out, screen, resume=resume, command=context.obj, data=data, layout=layout)
     screen.say(f"model {result['model']} in {out}")
@@ -129,6 +146,8 @@ def run_training(
 
     split = split_identities(manifest, seed=plan.settings.seed)
     test = manifest.of(split.test)
+    if begins := encoder_in_words(plan):
+        screen.note(begins)
     screen.note(
         f"training on {len(manifest.of(split.train))} samples of {len(split.train)} identities; "
         f"{len(split.validation)} more choose the best weights, {len(split.test)} are kept for the test"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tercet.data.audio import AudioFrontEnd
+from tercet.data.faces import FaceFrontEnd
 from tercet.data.front_end import FrontEnd, read_front_end
 from tercet.data.images import ImageFrontEnd
 from tercet.data.layouts import LAYOUTS, read_data
@@ -26,6 +27,7 @@ __all__ = [
     "FrontEnd",
     "read_front_end",
     "AudioFrontEnd",
+    "FaceFrontEnd",
     "ImageFrontEnd",
     "SignatureFrontEnd",
     "SampleStore",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tercet.data.audio import AudioFrontEnd
+from tercet.data.faces import FaceFrontEnd
 from tercet.data.images import ImageFrontEnd
 from tercet.data.signatures import SignatureFrontEnd
 from tercet.errors import InvalidInput
@@ -103,6 +104,8 @@ def read_front_end(value: object) -> FrontEnd:
             return AudioFrontEnd.from_json(value)
         case SignatureFrontEnd.kind:
             return SignatureFrontEnd.from_json(value)
+        case FaceFrontEnd.kind:
+            return FaceFrontEnd.from_json(value)
         case _:
-            known = (ImageFrontEnd.kind, AudioFrontEnd.kind, SignatureFrontEnd.kind)
+            known = (ImageFrontEnd.kind, AudioFrontEnd.kind, SignatureFrontEnd.kind, FaceFrontEnd.kind)
             raise InvalidInput(f"front end: kind {kind!r} is not known; known: {', '.join(map(repr, known))}")

@@ -13,7 +13,6 @@ safetensors files alone, or from dlib's own.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,12 +21,13 @@ from typing import Any, Final, final
 
 import torch
 
+from tercet.data.faces import face_model
 from tercet.encoders.backbones import build_backbone, describe_transformer, load_timm, load_transformer
 from tercet.encoders.face_network import FACE_FEATURES, FACE_MEAN, FACE_SIZE, FACE_STD, read_face_weights
 from tercet.encoders.pretrained import RANDOM, PretrainedConfig
 from tercet.errors import DataError, InvalidInput, InvalidOption, MissingExtra
 
-__all__ = ["Backbone", "face_model", "find_backbone"]
+__all__ = ["Backbone", "find_backbone"]
 
 _WIDEST: Final = 512  # of an embedding, where nobody says how wide
 _WEIGHTS: Final = "model.safetensors"
@@ -113,19 +113,6 @@ def find_backbone(name: str, *, download: bool = False) -> Backbone:
     if kind == "hf" and rest:
         return _from_hub(name, rest, download)
     raise InvalidOption.unknown("encoder", name, ["timm:NAME", "timm:FOLDER", "hf:NAME", "hf:FOLDER", "dlib"])
-
-
-def face_model(file: str) -> Path:
-    """A file of the package face-recognition-models; the package itself is not imported, which fails.
-
-    Raises:
-        MissingExtra: It is not installed.
-    """
-    found = importlib.util.find_spec("face_recognition_models")
-    for place in () if found is None else found.submodule_search_locations or ():
-        if (path := Path(place) / "models" / file).is_file():
-            return path
-    raise MissingExtra.of("dlib's models for faces:", "faces")
 
 
 def _dlib() -> Backbone:

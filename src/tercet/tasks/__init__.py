@@ -13,16 +13,19 @@ from pathlib import Path
 from tercet.data import read_front_end
 from tercet.encoders import read_encoder
 from tercet.errors import InvalidOption, RunError, TercetError
-from tercet.run.files import read_json
+from tercet.run.files import read_json, read_tensors
 from tercet.tasks.task import Task
+from tercet.train.folder import START
 from tercet.train.plan import Plan, Settings
 
 __all__ = ["Task", "load_task", "resume_plan", "task_names"]
 
+_NO_TASKS = ("backbone", "task")  # the modules here that are none
+
 
 def task_names() -> tuple[str, ...]:
     """The names of all tasks, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "task"))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_TASKS))
 
 
 def load_task(name: str) -> Task:
@@ -44,6 +47,7 @@ def resume_plan(out: Path) -> Plan:
         RunError: The folder holds no plan, or a damaged one.
     """
     values = read_json(out / "plan.json")
+    start = read_tensors(out / START) if (out / START).is_file() else None
     try:
         return Plan(
             values["task"],
@@ -51,6 +55,7 @@ def resume_plan(out: Path) -> Plan:
             read_encoder(values["encoder"]),
             load_task(values["task"]).augment,
             Settings.from_json(values["settings"]),
+            start,
         )
     except (TercetError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{out / 'plan.json'}: damaged ({error})") from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, final
+
+import torch
 
 from tercet.data import LAYOUTS, FrontEnd, Manifest, read_data
 from tercet.encoders import EncoderConfig
@@ -48,6 +50,7 @@ class Task:
         settings: Training settings, with a budget that is enough for small data.
         references: How samples are questioned against several references in the test; None: they are not.
         layouts: Ways in which such data is published, beside a folder per identity and a manifest; asked in this order.
+        start: Weights that the encoder begins with, where they are not drawn: a pretrained backbone's.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Task:
     settings: Settings
     layouts: tuple[Layout, ...] = field(default=())
     references: ReferenceProtocol | None = None
+    start: Mapping[str, torch.Tensor] | None = field(default=None, compare=False, repr=False)
 
     @property
     def suffixes(self) -> frozenset[str]:
@@ -103,4 +107,4 @@ class Task:
         except TypeError as error:
             raise InvalidInput(f"settings: {error}") from error
         encoder = self.encoder if embedding_dim is None else self.encoder.with_embedding_dim(embedding_dim)
-        return Plan(self.name, self.front_end, encoder, self.augment, chosen)
+        return Plan(self.name, self.front_end, encoder, self.augment, chosen, self.start)
