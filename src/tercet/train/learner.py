@@ -60,7 +60,7 @@ class Learner:
         self.plan, self.ranks = plan, engine.ranks
         self.criterion = settings.criterion()
         torch.manual_seed(settings.seed)
-        self.encoder: nn.Module = plan.encoder.build().to(engine.device)
+        self.encoder: nn.Module = plan.initial().to(engine.device)
         self.optimizer = torch.optim.AdamW(_decayed(self.encoder, settings.weight_decay), lr=settings.learning_rate)
         self.scale = LossScale(engine.device, settings.precision)
         self.memory = _memory(settings, self.encoder)
@@ -124,7 +124,7 @@ class Learner:
     def go_back(self, weights: dict[str, Tensor] | None) -> None:
         """Begin anew from these weights, or from the first ones."""
         torch.manual_seed(self.plan.settings.seed)
-        self.encoder.load_state_dict(weights or self.plan.encoder.build().state_dict())
+        self.encoder.load_state_dict(weights or self.plan.initial().state_dict())
         self.optimizer.state.clear()
         if self.memory is not None:
             self.memory.clear(self.encoder)
