@@ -17,6 +17,7 @@ Legend: B batch, C channels, H height, W width, F features, D embedding width.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +30,10 @@ from tercet.encoders.backbones import build_backbone
 from tercet.encoders.configuration import check_numbers, write_config
 from tercet.errors import InvalidInput
 
-__all__ = ["RANDOM", "PretrainedConfig", "PretrainedEncoder"]
+__all__ = ["PREFIX", "RANDOM", "PretrainedConfig", "PretrainedEncoder", "digest_of"]
+
+PREFIX: Final = "backbone."
+"""Of the backbone's weights in the encoder's `state_dict`."""
 
 RANDOM: Final = "random"
 """What `weights` says of a backbone that begins with random weights."""
@@ -94,8 +98,13 @@ class PretrainedConfig:
                 raise InvalidInput(f"{name}={values!r} must be three numbers" + (" above 0" if least == 0 else ""))
         if not isinstance(self.architecture, Mapping):
             raise InvalidInput(f"architecture={self.architecture!r} must be an object")
-        if self.frozen and self.weights == RANDOM:
+        if self.frozen and not self.is_pretrained:
             raise InvalidInput(f"{self.source}: a backbone with random weights cannot be frozen, it has learnt nothing")
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the backbone begins with pretrained weights."""
+        return self.weights != RANDOM
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Whether pictures of this shape, (C, H, W), are what it is for."""
@@ -138,17 +147,31 @@ class PretrainedEncoder(nn.Module):
             self.register_buffer(name, values_C11, persistent=False)
         if config.frozen:
             self.backbone.requires_grad_(False)
+        self.train()
 
     def train(self, mode: bool = True) -> PretrainedEncoder:
         """Training or use; what is frozen stays in use."""
         super().train(mode)
         if self.config.frozen:
             self.backbone.eval()
-        elif self.config.weights != RANDOM:
+        elif self.config.is_pretrained:
             for module in self.backbone.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
+
+    def begin_with(self, start: Mapping[str, torch.Tensor]) -> str:
+        """Put in the weights that a run began with, as `Backbone.start` gives them; returns their digest.
+
+        Raises:
+            InvalidInput: They are not those of this backbone.
+        """
+        weights = {name.removeprefix(PREFIX): tensor for name, tensor in start.items()}
+        try:
+            self.backbone.load_state_dict(weights)
+        except RuntimeError as error:
+            raise InvalidInput(f"start: not the weights of {self.config.source} ({error})") from error
+        return digest_of(weights)
 
     def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """The backbone's own vectors [B, F], of unit norm: what the frozen baseline is."""
@@ -166,3 +189,12 @@ class PretrainedEncoder(nn.Module):
         x_BCHW = ((x_BCHW + 1) / 2 - self.mean) / self.std
         features_BF: torch.Tensor = self.backbone(x_BCHW)
         return nn.functional.normalize(features_BF.float(), dim=1)
+
+
+def digest_of(weights: Mapping[str, torch.Tensor]) -> str:
+    """16 hex digits that name weights."""
+    summary = hashlib.sha256()
+    for name in sorted(weights):
+        summary.update(name.encode())
+        summary.update(weights[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return summary.hexdigest()[:16]

@@ -12,7 +12,6 @@ safetensors files alone, or from dlib's own.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import torch
 from tercet.data.faces import face_model
 from tercet.encoders.backbones import build_backbone, describe_transformer, load_timm, load_transformer
 from tercet.encoders.face_network import FACE_FEATURES, FACE_MEAN, FACE_SIZE, FACE_STD, read_face_weights
-from tercet.encoders.pretrained import RANDOM, PretrainedConfig
+from tercet.encoders.pretrained import PREFIX, RANDOM, PretrainedConfig, digest_of
 from tercet.errors import DataError, InvalidInput, InvalidOption, MissingExtra
 
 __all__ = ["Backbone", "find_backbone"]
@@ -79,7 +78,7 @@ class Backbone:
             mean=self.mean,
             std=self.std,
             features=self.features,
-            weights=RANDOM if self.weights is None else _digest(self.weights),
+            weights=RANDOM if self.weights is None else digest_of(self.weights),
             embedding_dim=min(self.features, _WIDEST) if embedding_dim is None else embedding_dim,
             frozen=frozen,
             flip_test=flip_test,
@@ -89,7 +88,7 @@ class Backbone:
         """The weights as they stand in the encoder's `state_dict`; None where it begins with random ones."""
         if self.weights is None:
             return None
-        return {f"backbone.{name}": tensor for name, tensor in self.weights.items()}
+        return {PREFIX + name: tensor for name, tensor in self.weights.items()}
 
 
 def find_backbone(name: str, *, download: bool = False) -> Backbone:
@@ -249,15 +248,6 @@ def _width(network: torch.nn.Module, height: int, width: int) -> int:
     if features_BF.ndim != 2:
         raise InvalidInput(f"encoder: gives {list(features_BF.shape)} and not a vector for a picture")
     return int(features_BF.shape[1])
-
-
-def _digest(weights: Mapping[str, torch.Tensor]) -> str:
-    """16 hex digits that name weights."""
-    summary = hashlib.sha256()
-    for name in sorted(weights):
-        summary.update(name.encode())
-        summary.update(weights[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return summary.hexdigest()[:16]
 
 
 def _first_line(error: Exception) -> str:

@@ -31,7 +31,7 @@ from tercet.evaluate import (
     verification,
 )
 from tercet.evaluate.figures import identification_figures, operating_point, retrieval_figures, verification_figures
-from tercet.protocol.baselines import plain_baseline, untrained
+from tercet.protocol.baselines import baselines_of
 from tercet.protocol.calibration import normalised_pairs
 from tercet.protocol.forgeries import forgery_figures, pairs_of_forgeries, reference_figures
 from tercet.protocol.leakage import Leakage, find_leakage
@@ -54,7 +54,8 @@ class Evaluation:
         figures: The model's; the contract's keys.
         intervals: 95 % intervals by bootstrap over identities, in the nesting of the figures: {"ci95": [low, high]},
             null where there is none.
-        baselines: The same figures for the front end's baseline (such as "raw_pixels") and "untrained".
+        baselines: The same figures for the front end's baseline (such as "raw_pixels"), "untrained", and where the
+            model has a pretrained backbone "frozen"; see `tercet.protocol.baselines`.
         scored: What was scored.
         listed: The pairs of a list, where one was given.
         skipped: Files that could not be read: {"path", "reason"}.
@@ -117,7 +118,7 @@ def evaluate_run(
         store: The data, decoded by the model's front end.
         protocol: Verification, retrieval, identification, or "both": the first two.
         seed: Of the folds, of the sampling of pairs where there are too many, of who is enrolled, and of the bootstrap.
-        baselines: Whether the front end's baseline and the untrained network are scored too.
+        baselines: Whether the baselines are scored too.
         resamples: Draws of the bootstrap; 0 for no intervals.
         trials: Exactly these pairs are verified, in their folds; None: all pairs of the data.
         keep_seen: Score pairs of `trials` also where the model was trained on one of the identities; a warning says so.
@@ -155,7 +156,7 @@ def evaluate_run(
         figures, intervals = figures | more[0], intervals | more[1]
     beside: dict[str, Mapping[str, Any]] = {}
     if baselines:
-        for name, make in ((model.front_end.BASELINE, plain_baseline), ("untrained", untrained)):
+        for name, make in baselines_of(model).items():
             tell(name)
             others_GD = None if gallery is None else make(model, gallery, there_G)
             theirs_ND = make(model, store, here_N)

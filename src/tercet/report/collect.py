@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from tercet.data import SampleStore
 from tercet.evaluate import Pairs, RetrievalPerQuery, all_pairs, cllr, retrieval_per_query, roc, verification
-from tercet.protocol import evaluate_run, plain_baseline, scored_rows, untrained
+from tercet.protocol import baselines_of, evaluate_run, scored_rows
+from tercet.protocol.baselines import Baseline
 from tercet.protocol.calibration import normalised_pairs
 from tercet.report import figures, tables
 from tercet.report.doubts import doubtful_labels
@@ -26,7 +27,7 @@ from tercet.report.examples import draw_queries, hardest_false_matches, hardest_
 from tercet.report.margin import curve_of_vectors
 from tercet.report.page import Drawing, Fact, Page, Pair, Picture, Query, Ranked, Suspect, Table, picture
 from tercet.report.training import margin_drawing, read_history, remark_lines, training_drawings
-from tercet.report.words import calibration_text, columns_and_systems, result_text
+from tercet.report.words import calibration_text, columns_and_systems, result_text, system_name
 from tercet.run import Model
 from tercet.run.files import read_json
 from tercet.run.model import embed_rows
@@ -87,8 +88,7 @@ def collect(
     )
     systems_vectors = {
         "trained model": vectors_ND,
-        model.front_end.BASELINE.replace("_", " "): plain_baseline(model, store, rows_N),
-        "untrained network": untrained(model, store, rows_N),
+        **{system_name(name): make(model, store, rows_N) for name, make in _drawn_beside(model).items()},
     }
     suspects, suspect_note = _suspects(shown, vectors_ND, labels_N, pairs, per_query)
     history, metrics = read_history(model.path / "history.jsonl"), _noted(model.path / "metrics.json")
@@ -127,6 +127,14 @@ def collect(
         leakage=tables.leakage_lines(evaluation),
         leakage_table=tables.leakage_table(evaluation),
     )
+
+
+def _drawn_beside(model: Model) -> dict[str, Baseline]:
+    """The two baselines that stand in the diagrams: a frozen network says more than an untrained one."""
+    found = dict(baselines_of(model))
+    if "frozen" in found:
+        del found["untrained"]
+    return found
 
 
 class _Album:
@@ -171,8 +179,9 @@ def _what_was_done(model: Model, evaluation: Mapping[str, Any]) -> tuple[str, ..
 def _reading(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
     lines = [
         "In brackets: 95 % intervals, from drawing the scored identities again with replacement. The baseline "
-        "without a network and the untrained network (same shape, same front end, the weights it began "
-        "with) are scored on the same samples: what training is worth is the distance to both."
+        "without a network and the untrained network (same shape, same front end, random weights), and where there "
+        "is a pretrained one that network as it was published (frozen), are scored on the same samples: what training "
+        "is worth is the distance to them."
     ]
     if evaluation["identities"] < 20:
         lines.append(

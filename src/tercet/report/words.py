@@ -8,7 +8,7 @@ from typing import Any
 from tercet.evaluate import Calibration
 from tercet.report.page import Figure, System
 
-__all__ = ["calibration_text", "columns_and_systems", "rate", "result_text"]
+__all__ = ["calibration_text", "columns_and_systems", "rate", "result_text", "system_name"]
 
 # heading, path of keys in the evaluation, what it means
 _COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -115,7 +115,12 @@ def _cell(figures: Mapping[str, Any], path: Sequence[str]) -> Figure:
 def _named(baselines: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The baselines by the names that people read: networks first, then what works without one."""
     order = sorted(baselines, key=lambda key: (key not in _NETWORKS, key))
-    return [(_NETWORKS.get(key, key.replace("_", " ")), baselines[key]) for key in order]
+    return [(system_name(key), baselines[key]) for key in order]
+
+
+def system_name(baseline: str) -> str:
+    """What people call a baseline, such as "untrained network" or "raw pixels"."""
+    return _NETWORKS.get(baseline, baseline.replace("_", " "))
 
 
 def _others(evaluation: Mapping[str, Any], path: Sequence[str]) -> list[tuple[str, float]]:

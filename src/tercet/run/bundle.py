@@ -3,6 +3,7 @@
     RUN/
       run.json              what it is: format, versions, task, front end, encoder, training settings, data, fingerprint
       weights.safetensors   the encoder's weights; their checksum stands in run.json
+      start.safetensors     the weights that training began with, where they were pretrained: what "frozen" is scored by
       golden.safetensors    vectors of synthetic inputs: a loaded model must give them again
       split.json            who was trained on, validated on and kept for the test, with a checksum of every file
       metrics.json          what training measured
@@ -36,10 +37,20 @@ from tercet.encoders import build_encoder
 from tercet.errors import InvalidInput, RunError, TercetError
 from tercet.run.files import read_json, read_tensors, write_json, write_tensors
 
-__all__ = ["FORMAT_VERSION", "RunSplit", "fingerprint_of", "open_bundle", "read_split", "save_model", "write_split"]
+__all__ = [
+    "FORMAT_VERSION",
+    "START",
+    "RunSplit",
+    "fingerprint_of",
+    "open_bundle",
+    "read_split",
+    "save_model",
+    "write_split",
+]
 
 FORMAT: Final = "tercet-run"
 FORMAT_VERSION: Final = 1
+START: Final = "start.safetensors"
 GOLDEN_TOLERANCE: Final = 1e-4  # other processors sum in another order; a wrong front end or weight is far off
 
 _NEEDED: Final = (

@@ -13,9 +13,9 @@ from pathlib import Path
 from tercet.data import read_front_end
 from tercet.encoders import read_encoder
 from tercet.errors import InvalidOption, RunError, TercetError
+from tercet.run.bundle import START
 from tercet.run.files import read_json, read_tensors
 from tercet.tasks.task import Task
-from tercet.train.folder import START
 from tercet.train.plan import Plan, Settings
 
 __all__ = ["Task", "load_task", "resume_plan", "task_names"]

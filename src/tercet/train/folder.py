@@ -7,14 +7,13 @@ from typing import Any
 
 from tercet.errors import RunError
 from tercet.run import RunSplit
-from tercet.run.bundle import read_split, write_split
+from tercet.run.bundle import START, read_split, write_split
 from tercet.run.files import read_json, write_json, write_tensors
 from tercet.train.plan import Plan
 
-__all__ = ["START", "fix_split", "open_folder"]
+__all__ = ["fix_split", "open_folder"]
 
 DATA = "data"  # a run folder may come with its own data in a folder of this name, as the demonstration's does
-START = "start.safetensors"  # the weights that the training began with, where they were given
 # A longer budget lets a finished training go on; the others change how a step is computed, not what it comes to.
 _MAY_CHANGE = ("minutes", "epochs", "chunk", "compile", "checkpoints", "checkpoint_seconds")
 
