@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +26,6 @@ __all__ = ["GalleryOption", "enroll", "identify", "margin_in_words", "open_for",
 EXIT_UNKNOWN = 1
 EXIT_UNDECIDED = 3
 MOST_MEASURED = 20_000
-_SECONDS = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 
 GalleryOption = Annotated[
     str,
@@ -67,12 +65,12 @@ def enroll(
 
     When it returns, all is on the disk. Files that cannot be read or show nothing are left out and named.
     """
-    from tercet.gallery import are_pictures, prepare
+    from tercet.gallery import are_pictures, prepare, retention_s
     from tercet.gallery.store import INDEXES
     from tercet.run import load
 
     screen = Screen(as_json=as_json)
-    retain_s = _seconds(retain)
+    retain_s = retention_s(retain, "--retain")
     if index and index not in INDEXES:  # said before an hour of embedding, not after it
         raise InvalidOption.unknown("--index", index, INDEXES)
     model = load(run)
@@ -253,18 +251,6 @@ def _picture_of(store: SampleStore) -> Callable[[int], npt.NDArray[np.uint8]] | 
     if not are_pictures(store.front_end):
         return None
     return lambda row: store.take(np.array([row]))[0].numpy()
-
-
-def _seconds(text: str) -> float | None:
-    if not text:
-        return None
-    match = re.fullmatch(r"([1-9][0-9]{0,5})([hdwy])", text.strip())
-    if match is None:
-        raise InvalidOption(f"--retain {text}: must be a number with h, d, w or y, for example 365d")
-    seconds = float(match[1]) * _SECONDS[match[2]]
-    if seconds > 100 * _SECONDS["y"]:
-        raise InvalidOption(f"--retain {text}: is longer than a hundred years; without it nothing expires")
-    return seconds
 
 
 def _in_words(found: Identification) -> str:

@@ -23,7 +23,7 @@ from typing import Annotated
 import typer
 
 from tercet import __version__
-from tercet.cli import bench, demo, enroll, evaluate, export, gallery, margin, report, train, use
+from tercet.cli import bench, demo, enroll, evaluate, export, gallery, margin, report, serve, train, use
 from tercet.cli.output import plain
 from tercet.errors import TercetError
 
@@ -61,6 +61,7 @@ app.command("forget")(gallery.forget)
 app.add_typer(gallery.app, name="gallery")
 app.command("margin")(margin.margin)
 app.command("report")(report.report)
+app.command("serve")(serve.serve)
 app.command("export")(export.export)
 app.add_typer(bench.app, name="bench")
 

@@ -15,12 +15,12 @@ from tercet.gallery.decide import (
 )
 from tercet.gallery.duplicates import alike
 from tercet.gallery.engine import is_gallery_folder
-from tercet.gallery.enrolment import Doubt, Prepared, prepare
+from tercet.gallery.enrolment import Doubt, Prepared, prepare, retention_s
 from tercet.gallery.gallery import Gallery
 from tercet.gallery.opening import open_gallery
 from tercet.gallery.quality import Quality, are_pictures, picture_bytes, quality_of
 from tercet.gallery.seal import Seal, key_from_environment
-from tercet.gallery.templates import Entry, Template
+from tercet.gallery.templates import Entry, Template, check_name
 from tercet.gallery.transfer import export_gallery, import_gallery, read_export
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "Template",
     "alike",
     "are_pictures",
+    "check_name",
     "export_gallery",
     "identify",
     "identify_nothing",
@@ -52,6 +53,7 @@ __all__ = [
     "prepare",
     "quality_of",
     "read_export",
+    "retention_s",
     "runner_up_margin",
     "verify_claim",
 ]

@@ -5,6 +5,7 @@ N samples, M enrolled templates, D embedding width, T rows of one tile
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -12,17 +13,18 @@ from typing import Any, Final, final
 import numpy as np
 import numpy.typing as npt
 
-from tercet.errors import InvalidInput
+from tercet.errors import InvalidInput, InvalidOption
 from tercet.evaluate import Calibration
 from tercet.gallery.gallery import Gallery
 from tercet.gallery.quality import picture_bytes, quality_of
 from tercet.gallery.templates import Template, check_name
 
-__all__ = ["Doubt", "Prepared", "prepare"]
+__all__ = ["Doubt", "Prepared", "prepare", "retention_s"]
 
 _SAME: Final = 1 - 1e-5  # cosine similarity of one sample with itself, whatever the rounding
 _ONE_BY_ONE: Final = 32  # up to so many samples are searched for; for more the gallery is read once
 _TILE_ROWS: Final = 256
+_SECONDS: Final = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 
 
 @final
@@ -151,3 +153,20 @@ def _most_like(
                 elif match.score > others[n][1]:
                     others[n] = (match.identity, match.score)
     return others, own_N
+
+
+def retention_s(text: str, option: str) -> float | None:
+    """How long something is kept, in seconds, from "12h", "365d", "8w" or "3y"; None from "": for ever.
+
+    Raises:
+        InvalidOption: It is no such time, or longer than a hundred years; the message begins with `option`.
+    """
+    if not text:
+        return None
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([hdwy])", text.strip())
+    if match is None:
+        raise InvalidOption(f"{option} {text}: must be a number with h, d, w or y, for example 365d")
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > 100 * _SECONDS["y"]:
+        raise InvalidOption(f"{option} {text}: is longer than a hundred years; without it nothing expires")
+    return seconds

@@ -1,0 +1,76 @@
+"""Runs the service on a socket until it is told to stop, and then finishes what it has begun."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from tercet.errors import InvalidOption
+from tercet.service.journal import Journal, ServerLog
+
+__all__ = ["listen", "run"]
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 is any that is free.
+
+    Raises:
+        InvalidOption: The address cannot be had: taken, not allowed, not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        raise InvalidOption(f"{host}:{port}: cannot listen there ({error.strerror or error})") from error
+
+
+def run(app: FastAPI, at: socket.socket, journal: Journal, *, finish_s: int = 30) -> None:
+    """Serve until SIGTERM or SIGINT; then take no more requests, finish those inside, and return.
+
+    A second SIGINT does not wait for them. After SIGINT `KeyboardInterrupt` is raised.
+
+    Args:
+        app: What is served.
+        at: Where it listens.
+        journal: The log.
+        finish_s: Seconds that requests have for their end.
+    """
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(ServerLog(journal))
+    logger.propagate = False
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # an address that a client can make up is none to count by
+        limit_concurrency=1000,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=finish_s,
+        h11_max_incomplete_event_size=32_768,
+    )
+    with _survive(signal.SIGTERM):
+        uvicorn.Server(config).run(sockets=[at])
+
+
+@contextmanager
+def _survive(number: signal.Signals) -> Iterator[None]:
+    """The server raises the signal that ended it again when it has finished; that must not kill what closes then."""
+
+    def nothing(number: int, frame: types.FrameType | None) -> None: ...
+
+    before = signal.signal(number, nothing)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
