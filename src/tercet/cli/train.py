@@ -23,6 +23,22 @@ from tercet.cli.encoder import (
 from tercet.cli.forgeries import show_kinds
 from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Training, scoring
+from tercet.cli.scale import (
+    BatchSizeOption,
+    CheckpointsOption,
+    ChunkOption,
+    ClipOption,
+    CompileOption,
+    MemoryAgeOption,
+    MemoryMomentumOption,
+    MemoryOption,
+    MemoryWarmupOption,
+    PrecisionOption,
+    SamplesOption,
+    TensorboardOption,
+    TimeoutOption,
+    batch_settings,
+)
 from tercet.cli.use import read_store
 from tercet.errors import DataError, InvalidOption, RunError
 
@@ -32,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_margin", "run_training", "train"]
 
+EXIT_FAILED = 2
 EXIT_INTERRUPTED = 130
 COMMAND = "command.json"
 EVALUATION = "evaluation.json"
@@ -85,6 +102,19 @@ def train(
             show_default="--doctor",
         ),
     ] = None,
+    batch_size: BatchSizeOption = None,
+    samples_per_identity: SamplesOption = None,
+    chunk: ChunkOption = None,
+    memory: MemoryOption = None,
+    memory_age: MemoryAgeOption = None,
+    memory_warmup: MemoryWarmupOption = None,
+    memory_momentum: MemoryMomentumOption = None,
+    precision: PrecisionOption = None,
+    clip: ClipOption = None,
+    compile: CompileOption = None,
+    checkpoints: CheckpointsOption = None,
+    timeout: TimeoutOption = 600.0,
+    tensorboard: TensorboardOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the last checkpoint in RUN stands.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -92,6 +122,8 @@ def train(
 
     The identities are divided by the seed (or by a split column of the manifest) into train, validation and test.
     Ctrl-C keeps the last checkpoint and the best model so far; --resume goes on from there.
+
+    Under torchrun or accelerate launch, all processes train one model together, and the first one tests it.
     """
     from tercet.tasks import load_task, resume_plan
 
@@ -99,7 +131,9 @@ def train(
     if minutes is not None and epochs is not None:
         raise InvalidOption("--minutes and --epochs: give one of them")
     given: dict[str, Any] = {"mining": mining, "seed": seed, "margin": None if margin is None else parse_margin(margin)}
-    given["doctor"] = doctor
+    given |= {"doctor": doctor, "chunk": chunk, "precision": precision, "clip": clip, "compile": compile}
+    given |= {"memory": memory, "memory_age": memory_age, "memory_warmup": memory_warmup}
+    given |= {"memory_momentum": memory_momentum, "checkpoints": checkpoints}
     settings = {name: value for name, value in given.items() if value is not None}
     if minutes is not None or epochs is not None:
         settings |= {"minutes": minutes, "epochs": epochs}
@@ -108,15 +142,28 @@ def train(
         if task is not None and task != plan.task:
             raise RunError(f"{out}: was started with task={plan.task!r}, not {task!r}")
         check_resumed(plan, encoder, out)
+        settings |= batch_settings(plan.settings, batch_size, samples_per_identity)
         shape = plan.encoder if embedding_dim is None else plan.encoder.with_embedding_dim(embedding_dim)
         plan = replace(plan, encoder=shape, settings=replace(plan.settings, **settings))
     elif task is None:
         raise InvalidOption("--task is needed: images, faces, signatures, speakers or digits")
     else:
         chosen = equip(load_task(task), encoder, freeze=freeze, download=download, flip_test=flip_test, detect=detect)
+        settings |= batch_settings(chosen.settings, batch_size, samples_per_identity)
         plan = chosen.plan(embedding_dim=embedding_dim, **settings)
     manifest = load_task(plan.task).read(data, layout=layout)
-    result = run_training(manifest, plan, out, screen, resume=resume, command=context.obj, data=data, layout=layout)
+    result = run_training(
+        manifest,
+        plan,
+        out,
+        screen,
+        resume=resume,
+        command=context.obj,
+        data=data,
+        layout=layout,
+        timeout_s=timeout,
+        tensorboard=tensorboard,
+    )
     screen.say(f"model {result['model']} in {out}")
     screen.say("try next:")
     screen.say(f"  {program()} report {out}")
@@ -135,6 +182,8 @@ def run_training(
     command: Sequence[str],
     data: Path,
     layout: str,
+    timeout_s: float = 600.0,
+    tensorboard: bool = False,
 ) -> dict[str, Any]:
     """Train with a live display, score the identities kept for the test, and keep both in the run; returns all."""
     from tercet.data import Manifest, split_identities
@@ -143,21 +192,27 @@ def run_training(
     from tercet.run.files import write_json
     from tercet.tasks import load_task
     from tercet.train import train as run
+    from tercet.train.ranks import FailedInFirst, is_first
 
     split = split_identities(manifest, seed=plan.settings.seed)
     test = manifest.of(split.test)
     if begins := encoder_in_words(plan):
         screen.note(begins)
-    screen.note(
-        f"training on {len(manifest.of(split.train))} samples of {len(split.train)} identities; "
-        f"{len(split.validation)} more choose the best weights, {len(split.test)} are kept for the test"
-    )
+    if is_first():
+        screen.note(
+            f"training on {len(manifest.of(split.train))} samples of {len(split.train)} identities; "
+            f"{len(split.validation)} more choose the best weights, {len(split.test)} are kept for the test"
+        )
     interrupted = False
     try:
         with Training(screen.notes) as progress:
-            run(manifest, plan, out, resume=resume, on_progress=progress)
+            run(manifest, plan, out, resume=resume, on_progress=progress, timeout_s=timeout_s, tensorboard=tensorboard)
     except KeyboardInterrupt:
         interrupted = True
+    except FailedInFirst:
+        raise typer.Exit(EXIT_FAILED) from None
+    if not is_first():
+        raise typer.Exit(EXIT_INTERRUPTED if interrupted else 0)
     if (out / "plan.json").is_file():
         write_json(
             out / COMMAND,

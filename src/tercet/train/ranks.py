@@ -23,13 +23,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tercet.errors import DataError, InvalidInput, RunError, TercetError
+from tercet.errors import RunError, TercetError
 
-__all__ = ["Ranks", "is_first", "share"]
+__all__ = ["FailedInFirst", "Ranks", "is_first", "share"]
 
 _BUCKET: Final = 16 * 2**20  # elements that are summed over the processes at once
-_ERRORS: Final = {kind.__name__: kind for kind in (DataError, InvalidInput, RunError)}
 _T = TypeVar("_T")
+
+
+@final
+class FailedInFirst(RunError):
+    """What the first process alone did has failed; it says why itself."""
 
 
 def is_first() -> bool:
@@ -137,7 +141,8 @@ class Ranks:
         """Have the first process alone do something while the others wait; they get None.
 
         Raises:
-            TercetError: What it raised there, in all of them.
+            TercetError: What it raised there.
+            FailedInFirst: The same, in the others.
         """
         result, failure = None, None
         if self.first:
@@ -146,11 +151,10 @@ class Ranks:
             except TercetError as error:
                 failure = error
         if self.size > 1:
-            told: list[Any] = [None if failure is None else (type(failure).__name__, str(failure))]
+            told: list[str | None] = [None if failure is None else str(failure)]
             self._together(dist.broadcast_object_list, told, 0, None, self.device)
             if told[0] is not None and not self.first:
-                name, text = told[0]
-                raise _ERRORS.get(name, RunError)(text)
+                raise FailedInFirst(told[0])
         if failure is not None:
             raise failure
         return result
