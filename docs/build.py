@@ -74,6 +74,8 @@ def command_line() -> str:
         "gallery purge",
         "gallery calibrate",
         "bench losses",
+        "bench evaluation",
+        "bench gallery",
     )
     pages = [f"## tercet {verb}\n\n```\n{help_of(*verb.split())}\n```" for verb in verbs]
     head = "# Command line\n\nMade by `make docs` from the commands' own `--help`.\n\n"

@@ -131,3 +131,39 @@ def test_ctrl_c_ends_it_and_what_it_started() -> None:
     out, err = running.communicate()  # returns only when nobody holds the pipes any more
     assert (running.returncode, out) == (130, "")
     assert "Traceback" not in err
+
+
+def test_the_table_of_the_evaluation(run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from tercet.bench import evaluation
+
+    monkeypatch.setattr(evaluation, "CASES", {"AUC, EER": evaluation.CASES["AUC, EER"]})
+    out = tmp_path / "all.json"
+    given = ("--quick", "--pairs", "500", "--rows", "50", "--threads", "1", "--json", "--out", out)
+    ended = run("bench", "evaluation", *given)
+    assert ended.code == 0, ended.err
+    assert json.loads(out.read_text("utf-8")) == ended.json
+    ours, theirs = ended.json["entries"]
+    assert (ours["contender"], theirs["contender"]) == ("tercet", "scikit-learn, hull")
+    assert ours["figures"] == pytest.approx(theirs["figures"], abs=1e-6)
+    assert ours["times_tercet"] is None and theirs["times_tercet"] > 0 and ours["rounds"] == 2
+    for words in ("x tercet", "500 pairs", "scikit-learn, brentq: does not compute the same: eer", "figures: "):
+        assert words in ended.err, words
+
+
+def test_the_table_of_the_gallery(run, tmp_path: Path) -> None:
+    ended = run("bench", "gallery", "--quick", "--templates", "60", "--probes", "3", "-k", "2", "--no-peers", "--json")
+    assert ended.code == 0, ended.err
+    entries = {entry["contender"]: entry for entry in ended.json["entries"]}
+    assert set(entries) == {
+        "tercet, FLAT",
+        "tercet, HNSW",
+        "tercet, IVF_FLAT",
+        "milvus lite, bare",
+        "numpy, one product",
+    }
+    assert entries["tercet, FLAT"]["recall"] == entries["numpy, one product"]["recall"] == 1.0
+    assert all(entry["enroll_seconds"] > 0 and entry["search_ms"] > 0 for entry in entries.values())
+    assert "recall@2" in ended.err and "60 templates" in ended.err
+    assert run("bench", "gallery", "--templates", "5").refused("templates must lie between 10")
+    assert run("bench", "gallery", "--out", tmp_path / "no" / "a.json").refused("no is no folder")
+    assert run("bench", "evaluation", "--memory", "much").refused("memory must be a size")

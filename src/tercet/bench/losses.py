@@ -5,16 +5,12 @@ Legend: B rows of the batch.
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import os
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
-from tercet import __version__
 from tercet.bench.contenders import CASES, LEFT_OUT, PEERS, UNIT, installed
+from tercet.bench.machine import machine
 from tercet.bench.measure import TOLERANCE, Setting, check_values, one_step, race
 from tercet.bench.processes import Died, Fresh
 from tercet.errors import InvalidInput, TercetError
@@ -113,7 +109,7 @@ def bench_losses(plan: Plan, tell: Tell) -> dict[str, Any]:
     tell("done", 1, 1)
     entries = [_entry(key, climbs[key], timed, plan) for key in taking_part]
     return {
-        "machine": _machine(plan, packages),
+        "machine": machine(packages, plan.device),
         "setting": {**asdict(plan), "cases": list(plan.cases), "tolerance": TOLERANCE},
         "unit": {"what": "torch.mm(x, x.T, out=buffer)", "ms": sorted(unit_ms)[len(unit_ms) // 2] if unit_ms else None,
                  "steps": climbs[UNIT, UNIT].listed()},
@@ -191,22 +187,6 @@ def _entry(
         "largest_rows": max(climb.steps, default=0),
         "ended_by": climb.limit,
         "steps": climb.listed(),
-    }
-
-
-def _machine(plan: Plan, packages: list[str]) -> dict[str, Any]:
-    def version(package: str) -> str:
-        return importlib.metadata.version(package.replace("_", "-"))
-
-    return {
-        "tercet": __version__,
-        **{package: version(package) for package in ("torch", *packages)},
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        "device": plan.device,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
 

@@ -6,11 +6,9 @@ Legend: B rows of the batch, D embedding width.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor
 
 import tercet.functional as TF
 from tercet.bench.contenders import CASES, DRAW_SEED, MARGIN, PEERS, UNIT, Loss, contender, names
+from tercet.bench.memory import mark, peak
 from tercet.errors import InvalidOption
 
 __all__ = ["TOLERANCE", "Setting", "check_values", "one_step", "race"]
@@ -29,10 +28,6 @@ TOLERANCE: Final = 1e-4
 _CHECK_ROWS: Final = 16
 _CHECK_WIDTH: Final = 8
 _ERROR_ROWS: Final = 1024
-# What threads and allocators may take beside the memory that a loss may take.
-_ROOM: Final = 256 * 2**20
-# Linux tells a process what it has taken; elsewhere the peak since its start has to do.
-_STATUS: Final = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -186,7 +181,7 @@ def one_step(case: str, name: str, rows: int, memory: int, setting: Setting) -> 
     else:
         loss = contender(case, name)
         _step(loss, small_BD, small_labels)()
-    before = _mark(setting.device, memory)
+    before = mark(setting.device, memory)
     try:
         work = _product(x_BD.detach()) if case == UNIT else _step(loss, x_BD, labels)
         first = _seconds(work, setting)
@@ -195,40 +190,9 @@ def one_step(case: str, name: str, rows: int, memory: int, setting: Setting) -> 
         if isinstance(error, InvalidOption) or not _is_memory(error):
             raise
         return None
-    extra = _peak(setting.device) - before
+    extra = peak(setting.device) - before
     return {"seconds": min(first, again), "extra": float(extra)} if extra <= memory else None
 
 
 def _is_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error).lower()
-
-
-def _mark(device: str, memory: int) -> int:
-    """The memory in use now, from which peaks are counted; with a lid on what may be taken, so that nothing swaps."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    if _STATUS.exists():
-        import resource
-
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-        used = _kilobytes("VmData") * 1024
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (used + memory + _ROOM, hard))
-    return _peak(device)
-
-
-def _peak(device: str) -> int:
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    if _STATUS.exists():
-        return _kilobytes("VmHWM") * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _kilobytes(key: str) -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
-    return int(line.split()[1])

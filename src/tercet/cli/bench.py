@@ -100,6 +100,134 @@ def losses(
     screen.emit(result)
 
 
+@app.command("evaluation")
+def evaluation(
+    rows: Annotated[int, typer.Option(help="Embeddings that are ranked.", show_default="5000; 500 with --quick")] = 0,
+    width: Annotated[int, typer.Option(help="Columns of the embeddings.")] = 128,
+    samples_per_class: Annotated[int, typer.Option(help="Embeddings of each identity.")] = 5,
+    pairs: Annotated[int, typer.Option(help="Scored pairs.", show_default="1,000,000; 20,000 with --quick")] = 0,
+    threads: Annotated[int, typer.Option(help="Threads.", show_default="all cores")] = 0,
+    rounds: Annotated[
+        int, typer.Option(help="How often everyone is timed, by turns.", show_default="5; 2 with --quick")
+    ] = 0,
+    seconds: Annotated[float, typer.Option(help="Who has used so many is not timed again.")] = 10.0,
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="What figures may take beside the sample.")] = "4GB",
+    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Whether installed libraries take part.")] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="Few embeddings and pairs, two rounds.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write all figures.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time and peak memory of AUC, EER, recall, MAP@R and mAP beside scikit-learn, pytorch-metric-learning and torch.
+
+    The figures of everyone are compared with tercet's before any time is taken; who differs is left out, and by how
+    much is said.
+    """
+    import os
+
+    from tercet.bench.evaluation import EvaluationPlan, bench_evaluation
+
+    plan = EvaluationPlan(
+        rows=rows or (500 if quick else 5000),
+        width=width,
+        samples_per_class=samples_per_class,
+        pairs=pairs or (20_000 if quick else 1_000_000),
+        threads=threads or os.cpu_count() or 1,
+        rounds=rounds or (2 if quick else 5),
+        seconds=seconds,
+        memory=_bytes(memory),
+        peers=peers,
+    )
+    screen = _ready(out, as_json)
+    with _Measuring(screen.notes) as tell:
+        result = bench_evaluation(plan, tell)
+    _print_machine(result, screen)
+    screen.say(
+        f"{plan.pairs:,} pairs; {plan.rows:,} x {plan.width}, {plan.samples_per_class} per identity; "
+        f"{plan.threads} threads"
+    )
+    rows_shown = [
+        (
+            entry["case"],
+            entry["contender"],
+            f"{entry['ms']:,.1f}",
+            "" if entry["times_tercet"] is None else f"{entry['times_tercet']:.2g}",
+            "over" if entry["extra_bytes"] is None else f"{entry['extra_bytes'] / 1e6:,.1f}",
+        )
+        for entry in result["entries"]
+    ]
+    screen.table(("case", "", "ms", "x tercet", "MB"), rows_shown, right=(2, 3, 4))
+    screen.say(f"All give tercet's figures on a small sample within {result['setting']['tolerance']:g}.")
+    _finish(result, screen, out)
+
+
+@app.command("gallery")
+def gallery(
+    templates: Annotated[
+        int, typer.Option(help="Templates in the gallery.", show_default="10,000; 500 with --quick")
+    ] = 0,
+    width: Annotated[int, typer.Option(help="Columns of the embeddings.")] = 128,
+    probes: Annotated[int, typer.Option(help="Searches, one at a time.", show_default="200; 20 with --quick")] = 0,
+    results: Annotated[int, typer.Option("-k", help="Results of a search.")] = 10,
+    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Whether installed libraries take part.")] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="A small gallery, few searches.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write all figures.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Enrolment, search time and recall of every index, beside one product in memory and faiss.
+
+    Recall is measured against an exact search; a library that claims to be exact and is not is left out.
+    """
+    from tercet.bench.gallery import GalleryPlan, bench_gallery
+
+    plan = GalleryPlan(
+        templates=templates or (500 if quick else 10_000),
+        width=width,
+        probes=probes or (20 if quick else 200),
+        results=results,
+        peers=peers,
+    )
+    screen = _ready(out, as_json)
+    with _Measuring(screen.notes) as tell:
+        result = bench_gallery(plan, tell)
+    _print_machine(result, screen)
+    screen.say(f"{plan.templates:,} templates of width {plan.width}, {plan.probes:,} probes one at a time")
+    rows_shown = [
+        (
+            entry["contender"],
+            f"{entry['enroll_seconds']:.2f}",
+            f"{entry['search_ms']:.2f}",
+            f"{entry['search_ms_p99']:.2f}",
+            "" if entry["times_tercet"] is None else f"{entry['times_tercet']:.2g}",
+            f"{entry['recall']:.4f}",
+        )
+        for entry in result["entries"]
+    ]
+    heads = ("", "enrol, s", "search, ms", "p99, ms", "x tercet", f"recall@{plan.results}")
+    screen.table(heads, rows_shown, right=range(1, 6))
+    screen.say(
+        "A gallery of tercet is on the disk when enrol returns, and knows names; the others hold rows in memory."
+    )
+    _finish(result, screen, out)
+
+
+def _ready(out: Path | None, as_json: bool) -> Screen:
+    """The screen, once it is known that the figures can be written."""
+    if out is not None and not out.parent.is_dir():
+        raise InvalidInput(f"out: {out.parent} is no folder")
+    return Screen(as_json=as_json)
+
+
+def _finish(result: dict[str, Any], screen: Screen, out: Path | None) -> None:
+    """Who was left out, the file, and the object."""
+    from tercet.run.files import write_json
+
+    _print_left_out(result, screen)
+    if out is not None:
+        write_json(out, result)
+        screen.say(f"figures: {out}")
+    screen.emit(result)
+
+
 @final
 class _Measuring:
     """Shows what a benchmark is doing: a bar on a terminal, elsewhere one line at most every ten seconds."""
@@ -139,12 +267,12 @@ def _bytes(text: str) -> int:
 
 
 def _print(result: dict[str, Any], screen: Screen) -> None:
-    setting, machine, unit = result["setting"], result["machine"], result["unit"]
-    about = ", ".join(f"{name} {machine[name]}" for name in machine if name not in ("date", "device", "load"))
-    screen.say(f"{about}, {machine['device']}, {setting['threads']} threads, load {machine['load']}, {machine['date']}")
+    setting, unit = result["setting"], result["unit"]
+    _print_machine(result, screen)
     product = "" if unit["ms"] is None else f": {unit['ms']:.2f} ms"
     screen.say(
-        f"loss with gradient, {setting['rows']} x {setting['width']}, {setting['samples_per_class']} per class; "
+        f"loss with gradient, {setting['rows']} x {setting['width']}, {setting['samples_per_class']} per class, "
+        f"{setting['threads']} threads; "
         f"unit: {unit['what']}{product}"
     )
     limit = setting["memory"] / 1e6
@@ -173,8 +301,18 @@ def _print(result: dict[str, Any], screen: Screen) -> None:
         f"All agree with the definition on a small batch within {setting['tolerance']:g}, value and gradient; "
         '"gradient off" is the error in float32 on this one. "at least": the search ended by time, not by memory.'
     )
+    _print_left_out(result, screen)
+
+
+def _print_machine(result: dict[str, Any], screen: Screen) -> None:
+    machine = result["machine"]
+    about = ", ".join(f"{name} {machine[name]}" for name in machine if name not in ("date", "device", "load"))
+    screen.say(f"{about}, {machine['device']}, load {machine['load']}, {machine['date']}")
+
+
+def _print_left_out(result: dict[str, Any], screen: Screen) -> None:
     if result["left_out"]:
         screen.title("left out")
         for item in result["left_out"]:
-            case = f"{item['case']}, " if item["case"] else ""
+            case = f"{item['case']}, " if item.get("case") else ""
             screen.say(f"  {case}{item['contender']}: {item['reason']}")
