@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final, final
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -130,19 +130,23 @@ async def read_form(
         raise Refusal(408, f"the upload took longer than {settings.upload_s:g} s", kind="slow") from error
     except ClientDisconnect as error:
         raise Refusal(400, "the upload broke off", kind="gone") from error
+    try:
+        return _sorted(found, settings, files, fields)
+    finally:
+        await found.close()
+
+
+def _sorted(found: FormData, settings: Settings, files: Collection[str], fields: Collection[str]) -> Form:
     texts: dict[str, list[str]] = {}
     uploads = []
     for field, value in found.multi_items():
         if isinstance(value, UploadFile):
             if field not in files:
-                raise Refusal(
-                    400, f"a file in a field that takes none; files go in: {', '.join(sorted(files)) or 'none'}"
-                )
-            data = value.file.read()
-            value.file.close()
-            if len(data) > settings.max_file_bytes:
+                places = ", ".join(sorted(files)) or "none"
+                raise Refusal(400, f"a file in a field that takes none; files go in: {places}")
+            if value.size is not None and value.size > settings.max_file_bytes:
                 raise Refusal(413, f"{field}: is larger than {settings.max_file_bytes} bytes")
-            uploads.append(Upload(field, _last_part(value.filename or ""), data))
+            uploads.append(Upload(field, _last_part(value.filename or ""), value.file.read()))
         elif field in files:
             raise Refusal(400, f"{field}: must be a file (with a file name), not text")
         elif field not in fields:

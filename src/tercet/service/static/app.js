@@ -86,6 +86,8 @@ function words() {
     identifyLead: `Give one ${thing}. The computer looks among all who are known, and says so if it is none of them.`,
     searchLead: `Give one ${thing}. The most similar ones that are known come first, whoever or whatever they show.`,
     peopleTitle: person ? "People" : "What is known",
+    peopleLink: person ? "People" : "Known",
+    listTitle: person ? "Who is known" : "Known so far",
     enrollTitle: person ? "Add somebody" : "Add something",
     enrollLead: person
       ? `A name and one or more ${thing}s. Ask people before you add them; in many places the law says so.`
@@ -237,12 +239,13 @@ function scale(score, threshold) {
     make("p", {}, label));
 }
 
-function ratio(llr) {
+function ratio(llr, match) {
   if (llr === null || llr === undefined) return [];
   const times = Math.exp(Math.min(Math.abs(llr), Math.log(1e6)));
   const about = times >= 10 ? Math.round(times).toLocaleString("en") : times.toFixed(1);
   const [more, less] = llr > 0 ? ["the same", "different"] : ["different", "the same"];
-  return [make("p", { className: "fine" }, `So much likeness is about ${about} times as common where both are ${more} as where they are ${less}.`)];
+  const but = match === llr > 0 ? "" : match ? " The limit is a generous one." : " The limit asks for more, so that different ones seldom pass.";
+  return [make("p", { className: "fine" }, `So much likeness is about ${about} times as common where both are ${more} as where they are ${less}.${but}`)];
 }
 
 const errors = (calibration) => calibration
@@ -262,7 +265,7 @@ async function compare(form) {
   if (answer.decision === "undecided") return [undecided(answer)];
   const match = answer.decision === "match";
   const text = match ? `Both most likely show ${w.same}.` : `They most likely do not show ${w.same}.`;
-  return [verdict(match ? "yes" : "no", match ? "Match" : "No match", make("p", {}, text), scale(answer.score, answer.threshold), ...ratio(answer.llr), ...errors(answer.calibration))];
+  return [verdict(match ? "yes" : "no", match ? "Match" : "No match", make("p", {}, text), scale(answer.score, answer.threshold), ...ratio(answer.llr, match), ...errors(answer.calibration))];
 }
 
 async function identify(form) {
@@ -425,7 +428,7 @@ async function begin() {
   }
   const w = words();
   for (const element of $$("[data-text]")) element.textContent = w[element.dataset.text];
-  for (const [id, word] of [["identify", w.identifyTitle], ["people", w.peopleTitle]]) $(`nav a[href="#${id}"]`).textContent = word;
+  for (const [id, word] of [["identify", w.identifyTitle], ["people", w.peopleLink]]) $(`nav a[href="#${id}"]`).textContent = word;
   for (const element of $$("[data-pictures]")) element.hidden = state.about.kind !== "picture";
   for (const box of $$(".box")) setUpBox(box);
   for (const section of $$("main > section")) setUpForm(section);
