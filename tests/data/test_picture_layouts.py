@@ -115,6 +115,22 @@ def test_a_layout_is_recognised_and_split_by_class(name, tmp_path):
     assert all(row.path.is_file() for row in found.rows)
 
 
+def test_who_is_searched_for_and_in_what_is_read(tmp_path):
+    def roles(found):
+        return {(row.identity, row.role) for row in found.rows if row.split == "test"}
+
+    images = load_task("images")
+    found = images.read(in_shop(tmp_path / "a"))
+    assert roles(found) == {("id_3", "query"), ("id_3", "gallery"), ("id_4", "gallery")}
+    assert {row.role for row in found.rows if row.split == "train"} == {""}
+    listed = oml(tmp_path / "b")
+    assert roles(images.read(listed)) == {("3", "both"), ("4", "both")}
+    for text, role in (("True,False", "query"), ("false,1", "gallery"), (",", ""), ("0.0,nan", "")):
+        listed.write_text(listed.read_text().replace("validation,True,True", f"validation,{text}"))
+        assert roles(images.read(listed)) == {("3", role), ("4", role)}
+        listed.write_text(listed.read_text().replace(f"validation,{text}", "validation,True,True"))
+
+
 def test_the_sequence_of_a_data_frame_is_the_group_and_one_part_of_vggface2_is_divided_as_usual(tmp_path):
     assert [row.group for row in load_task("images").read(oml(tmp_path / "a")).rows] == ["7", "8", "9", "9"]
     draw(tmp_path / "b" / "train" / "n000002" / "0001_01.jpg")
@@ -133,6 +149,13 @@ def test_the_sequence_of_a_data_frame_is_the_group_and_one_part_of_vggface2_is_d
         ("sop", "Ebay_test.txt", lambda t: t + "1 2 3\n", r"Ebay_test\.txt: line 4: wanted .*, found 3 fields"),
         ("in-shop", "Eval/list_eval_partition.txt", lambda t: t.replace("query", "probe"), r"line 5: wanted"),
         ("oml", "df.csv", lambda t: t.replace("validation", "test", 1), r"df\.csv: line 4: wanted a label"),
+        (
+            "oml",
+            "df.csv",
+            lambda t: t.replace("True,9", "maybe,9"),
+            r"df\.csv: line 4: wanted True, False or nothing under",
+        ),
+        ("oml", "df.csv", lambda t: t + '"open', r"df\.csv: unexpected end of data"),
         ("oml", "df.csv", lambda t: t.replace("images/1.png", "images/7.png"), r"df\.csv: line 2: no such file"),
         ("cars", "cars_annos.mat", lambda t: "not one", r"cars_annos\.mat: cannot be read as the annotations"),
     ],

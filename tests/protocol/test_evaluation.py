@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -187,3 +188,45 @@ def test_calibration_is_on_strangers_and_refuses_what_the_pairs_cannot_bear(fold
         assert calibration.impostor_pairs == impostors and calibration.achieved_fmr <= 0.1
         with pytest.raises(InvalidInput, match=str(impostors)):
             calibrate_run(model, store, target_fmr=0.001)
+
+
+def with_roles(store, role_of):
+    """The same samples, each row in the part that `role_of(identity, number among its own)` says."""
+    count = Counter()
+    rows = []
+    for row in store.manifest.rows:
+        rows.append(replace(row, role=role_of(row.identity, count[row.identity])))
+        count[row.identity] += 1
+    store.manifest = replace(store.manifest, rows=tuple(rows))
+
+
+def test_queries_are_searched_in_the_gallery_that_the_data_name(folder, model):
+    names = model.split.split.test
+    with read(folder, model) as store:
+        plain = evaluate_run(model, store, protocol="retrieval", resamples=0, leakage=False)
+        with_roles(store, lambda name, n: "query" if n == 0 else "gallery" if n < 4 else "")
+        found = evaluate_run(model, store, protocol="retrieval", resamples=20, leakage=False)
+        rows = scored_rows(model, store).rows
+        vectors = model.embed(store.take(rows).numpy())
+        labels = store.manifest.labels[rows]
+        roles = np.array([store.manifest.rows[n].role for n in rows])
+        query, there = roles == "query", roles == "gallery"
+        expected = retrieval(vectors[query], labels[query], vectors[there], labels[there], full_ranking=True)
+    assert found.figures["recall"] == expected.recall and found.figures["map"] == expected.map
+    assert found.figures["queries"] == len(names) == 5 and plain.figures["queries"] == 30
+    assert found.intervals["recall"]["1"]["ci95"]
+    assert "retrieval: 5 queries are searched in 15 samples, as the data say" in found.warnings
+    assert set(found.baselines) >= {"raw_pixels", "untrained"}
+    assert all(figures["queries"] == 5 for figures in found.baselines.values())
+
+
+def test_a_row_that_is_both_never_finds_itself_and_parts_without_another_are_none(folder, model):
+    with read(folder, model) as store:
+        plain = evaluate_run(model, store, protocol="retrieval", resamples=0, leakage=False, baselines=False)
+        with_roles(store, lambda name, n: "both")
+        both = evaluate_run(model, store, protocol="retrieval", resamples=0, leakage=False, baselines=False)
+        assert both.figures == plain.figures
+        with_roles(store, lambda name, n: "query")
+        queries = evaluate_run(model, store, protocol="both", resamples=0, leakage=False, baselines=False)
+        assert queries.figures["recall"] == plain.figures["recall"]
+        assert not any(warning.startswith("retrieval:") for warning in queries.warnings)

@@ -1,7 +1,8 @@
-"""What the readers of published layouts share: looking at a few names, reading lists, collecting rows."""
+"""What the readers of published layouts share: looking at a few names, reading lists and tables, collecting rows."""
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import unicodedata
@@ -13,7 +14,7 @@ from typing import Final
 from tercet.data.manifest import Manifest, Row, Skipped
 from tercet.errors import DataError
 
-__all__ = ["Found", "entries", "files", "folders", "inside", "lines", "names"]
+__all__ = ["Found", "entries", "files", "folders", "headings", "inside", "lines", "names", "records"]
 
 _LOOKED_AT: Final = 20  # entries of a folder by which it is recognised
 
@@ -27,13 +28,15 @@ class Found:
         self.skipped: list[Skipped] = []
         self.seen: set[Path] = set()
 
-    def add(self, file: Path, identity: str, *, group: str = "", split: str = "", where: str = "") -> None:
+    def add(
+        self, file: Path, identity: str, *, group: str = "", split: str = "", role: str = "", where: str = ""
+    ) -> None:
         """Take a file; one of another kind is noted. `where` says which line of a list names it, if one does."""
         self.seen.add(file)
         if where and not file.is_file():
             raise DataError(f"{where}: no such file: {file}")
         if file.suffix.lower() in self.suffixes:
-            self.rows.append(Row(file, unicodedata.normalize("NFC", identity), group, split=split))
+            self.rows.append(Row(file, unicodedata.normalize("NFC", identity), group, split=split, role=role))
         else:
             self.skip(file, f"suffix {file.suffix!r} is not one of {' '.join(sorted(self.suffixes))}")
 
@@ -97,6 +100,38 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
                     yield f"{path}: line {number}", line.strip().replace("\t", " ")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+
+
+def headings(path: Path) -> frozenset[str]:
+    """The names in the first line of a CSV file; none where it is no such file or cannot be read."""
+    if path.suffix.lower() != ".csv" or not path.is_file():
+        return frozenset()
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return frozenset(name.strip() for name in file.readline(4096).split(","))
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def records(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each line of a CSV file with headings, by their names, with "path: line n" for errors; blank where one is short.
+
+    Raises:
+        DataError: The file cannot be read, or a line is no CSV.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
+            for record in reader:
+                # Fields beyond the headings stand under None, as a list.
+                fields = {name.strip(): (text or "").strip() for name, text in record.items() if name is not None}
+                yield f"{path}: line {reader.line_num}", fields
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not UTF-8 text") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
 

@@ -28,6 +28,7 @@ class Row:
         group: what samples of one identity may share without being good evidence (a recording, a session); may be "".
         kind: one of `KINDS`. What is not genuine is negative only: a sample that is known not to be of its identity.
         split: "train", "validation", "test", or "" where the data does not say.
+        role: in retrieval "query" (searched for), "gallery" (searched in) or "both"; "" where the data does not say.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Row:
     group: str = ""
     kind: str = GENUINE
     split: str = ""
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,11 @@ opens none of them. The split is the one that results are compared on: no class 
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Any, Final
 
-from tercet.data.listing import Found, entries, files, folders, inside, lines
+from tercet.data.listing import Found, entries, files, folders, headings, inside, lines, records
 from tercet.data.manifest import Manifest
 from tercet.errors import DataError
 
@@ -35,6 +34,16 @@ _CARS_TRAINED: Final = 98  # likewise of 196
 _IN_SHOP: Final = "list_eval_partition.txt"
 _VGG: Final = re.compile(r"n\d{6}")
 _OML_COLUMNS: Final = ("label", "path", "split")
+_OML_MARKS: Final = {
+    "true": True,
+    "1": True,
+    "1.0": True,
+    "false": False,
+    "0": False,
+    "0.0": False,
+    "": False,
+    "nan": False,
+}
 
 
 def recognises_cub(path: Path) -> bool:
@@ -123,7 +132,7 @@ def recognises_in_shop(path: Path) -> bool:
 
 
 def read_in_shop(path: Path, suffixes: frozenset[str]) -> Manifest:
-    """In-Shop Clothes Retrieval: its queries and its gallery together are the test.
+    """In-Shop Clothes Retrieval: its queries and its gallery together are the test, and are told apart in retrieval.
 
     Raises:
         DataError: The list is missing or a line is off: "file: line n: reason".
@@ -138,7 +147,8 @@ def read_in_shop(path: Path, suffixes: frozenset[str]) -> Manifest:
         if len(fields) != 3 or fields[2] not in split_of:
             raise DataError(f"{where}: wanted image_name item_id train|query|gallery, found {line!r}")
         base = found.root if (found.root / fields[0]).is_file() else found.root / "Img"
-        found.add(inside(base, fields[0], where), fields[1], split=split_of[fields[2]], where=where)
+        role = "" if fields[2] == "train" else fields[2]
+        found.add(inside(base, fields[0], where), fields[1], split=split_of[fields[2]], role=role, where=where)
     return found.manifest()
 
 
@@ -164,41 +174,33 @@ def read_vggface2(path: Path, suffixes: frozenset[str]) -> Manifest:
 
 def recognises_oml(path: Path) -> bool:
     """A CSV file with the columns `label`, `path` and `split`."""
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return False
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            headings = {name.strip() for name in file.readline(4096).split(",")}
-    except (OSError, ValueError):
-        return False
-    return set(_OML_COLUMNS) <= headings and "identity" not in headings
+    found = headings(path)
+    return set(_OML_COLUMNS) <= found and "identity" not in found
 
 
 def read_oml(path: Path, suffixes: frozenset[str]) -> Manifest:
     """The data frame of open-metric-learning: `validation` is the test, and a `sequence` is the group.
+
+    `is_query` and `is_gallery` (True, False or blank) say who is searched for and who is searched in.
 
     Raises:
         DataError: A line is off, or a picture is missing: "file: line n: reason".
     """
     found = Found(path.parent, suffixes)
     split_of = {"train": "train", "validation": "test"}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            for record in reader:
-                where = f"{path}: line {reader.line_num}"
-                label, picture, split = ((record.get(name) or "").strip() for name in _OML_COLUMNS)
-                if not label or not picture or split not in split_of:
-                    raise DataError(f"{where}: wanted a label, a path and a split of train or validation")
-                group = (record.get("sequence") or "").strip()
-                target = inside(found.root, picture, where)
-                found.add(target, label, group=group, split=split_of[split], where=where)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text") from error
-    except csv.Error as error:
-        raise DataError(f"{path}: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+    for where, record in records(path):
+        label, picture, split = (record.get(name, "") for name in _OML_COLUMNS)
+        if not label or not picture or split not in split_of:
+            raise DataError(f"{where}: wanted a label, a path and a split of train or validation")
+        marked = []
+        for name in ("is_query", "is_gallery"):
+            text = record.get(name, "").lower()
+            if text not in _OML_MARKS:
+                raise DataError(f"{where}: wanted True, False or nothing under {name}, found {text!r}")
+            marked.append(_OML_MARKS[text])
+        role = "both" if all(marked) else "query" if marked[0] else "gallery" if marked[1] else ""
+        target = inside(found.root, picture, where)
+        found.add(target, label, group=record.get("sequence", ""), split=split_of[split], role=role, where=where)
     return found.manifest()
 
 

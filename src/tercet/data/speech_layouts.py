@@ -7,12 +7,11 @@ of a book, a session.
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
 from typing import Final
 
-from tercet.data.listing import Found, entries, files, folders, inside, lines, names
+from tercet.data.listing import Found, entries, files, folders, headings, inside, lines, names, records
 from tercet.data.manifest import Manifest, Skipped
 from tercet.errors import DataError
 
@@ -181,13 +180,7 @@ def read_kaldi(path: Path, suffixes: frozenset[str]) -> Manifest:
 
 def recognises_speechbrain(path: Path) -> bool:
     """A CSV file with the columns `wav` and `spk_id`."""
-    if path.suffix.lower() != ".csv" or not path.is_file():
-        return False
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            return {"wav", "spk_id"} <= {name.strip() for name in file.readline(4096).split(",")}
-    except (OSError, ValueError):
-        return False
+    return {"wav", "spk_id"} <= headings(path)
 
 
 def read_speechbrain(path: Path, suffixes: frozenset[str]) -> Manifest:
@@ -198,26 +191,16 @@ def read_speechbrain(path: Path, suffixes: frozenset[str]) -> Manifest:
     """
     found = Found(path.parent, suffixes)
     speaker_of: dict[Path, str] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
-            for record in reader:
-                where = f"{path}: line {reader.line_num}"
-                place, speaker = ((record.get(name) or "").strip() for name in ("wav", "spk_id"))
-                if not place or not speaker:
-                    raise DataError(f"{where}: wav or spk_id is blank")
-                place = place.replace("{data_root}/", "").replace("$data_root/", "")
-                target = inside(found.root, place, where)
-                if speaker_of.setdefault(target, speaker) != speaker:
-                    raise DataError(f"{where}: {place} is {speaker!r} here and {speaker_of[target]!r} above")
-                if target not in found.seen:
-                    found.add(target, speaker, where=where)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not UTF-8 text") from error
-    except csv.Error as error:
-        raise DataError(f"{path}: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+    for where, record in records(path):
+        place, speaker = record.get("wav", ""), record.get("spk_id", "")
+        if not place or not speaker:
+            raise DataError(f"{where}: wav or spk_id is blank")
+        place = place.replace("{data_root}/", "").replace("$data_root/", "")
+        target = inside(found.root, place, where)
+        if speaker_of.setdefault(target, speaker) != speaker:
+            raise DataError(f"{where}: {place} is {speaker!r} here and {speaker_of[target]!r} above")
+        if target not in found.seen:
+            found.add(target, speaker, where=where)
     return found.manifest()
 
 

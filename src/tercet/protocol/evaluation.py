@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from tercet.data import SampleStore
 from tercet.data.trials import Trials
-from tercet.errors import DataError
 from tercet.evaluate import (
     AsNorm,
     LlrMap,
@@ -36,7 +35,7 @@ from tercet.protocol.calibration import normalised_pairs
 from tercet.protocol.forgeries import forgery_figures, pairs_of_forgeries, reference_figures
 from tercet.protocol.leakage import Leakage, find_leakage
 from tercet.protocol.listed import ListedPairs, listed_pairs
-from tercet.protocol.rows import Scored, scored_rows, seen_identities
+from tercet.protocol.rows import Scored, gallery_rows, retrieval_parts, scored_rows
 from tercet.run import Model
 from tercet.run.model import embed_rows
 
@@ -122,7 +121,8 @@ def evaluate_run(
         resamples: Draws of the bootstrap; 0 for no intervals.
         trials: Exactly these pairs are verified, in their folds; None: all pairs of the data.
         keep_seen: Score pairs of `trials` also where the model was trained on one of the identities; a warning says so.
-        gallery: Where the queries of retrieval are searched; None: among themselves. The same file is never a result.
+        gallery: Where the queries of retrieval are searched; None: where the data say so, else among themselves. The
+            same file is never a result.
         ignore_same_group: Leave out of a query's results what is of its identity and group.
         force_small: Give rates also where the pairs or searches are too few to show them.
         references: Samples are also questioned against several references of an identity, with their forgeries; the
@@ -137,14 +137,14 @@ def evaluate_run(
     listed = None if trials is None else listed_pairs(model, store, trials, keep_seen=keep_seen)
     scored = _listed_rows(store, listed) if listed and protocol == "verification" else scored_rows(model, store)
     task = _Task(store, scored.rows, listed, gallery, protocol, ignore_same_group, force_small, seed)
-    here_N, there_G = task.rows, _gallery_rows(model, gallery)
+    here_N, there_G = task.rows, gallery_rows(model, gallery)
     tell("model")
     vectors_ND = embed_rows(model.encoder, store, here_N)
     others_GD = None if gallery is None else embed_rows(model.encoder, gallery, there_G)
     tell("figures")
     llr = None if model.calibration is None else model.calibration.llr
     figures, intervals, pairs = task.figures(vectors_ND, others_GD, there_G, resamples, norm=model.norm, llr=llr)
-    warnings = (*scored.warnings, *(listed.warnings if listed else ()))
+    warnings = (*scored.warnings, *(listed.warnings if listed else ()), *task.remarks())
     if pairs is not None:
         figures |= _decisions(model, task, scored, pairs)
         warnings += _shared_with_calibration(model, task, pairs)
@@ -232,6 +232,15 @@ class _Task:
         """The labels [N] of those rows."""
         return self.store.manifest.labels[self.rows]
 
+    def remarks(self) -> tuple[str, ...]:
+        """Where the data say what is searched for and in what, how many there are of each."""
+        if self.protocol not in ("retrieval", "both") or self.gallery is not None:
+            return ()
+        divided = retrieval_parts(self.store, self.scored)
+        if divided is None:
+            return ()
+        return (f"retrieval: {len(divided[0])} queries are searched in {len(divided[1])} samples, as the data say",)
+
     def figures(
         self,
         vectors_ND: npt.NDArray[np.float32],
@@ -297,6 +306,21 @@ class _Task:
         groups = np.array([rows[n].group for n in self.scored], dtype=np.str_) if self.ignore_same_group else None
         if self.gallery is None or others_GD is None:
             labels = own.labels[self.scored]
+            divided = retrieval_parts(self.store, self.scored)
+            if divided is not None:
+                query_Q, there_G = divided
+                found = retrieval_per_query(
+                    query_QD[query_Q],
+                    labels[query_Q],
+                    query_QD[there_G],
+                    labels[there_G],
+                    query_ids=query_Q,
+                    gallery_ids=there_G,
+                    query_groups=None if groups is None else groups[query_Q],
+                    gallery_groups=None if groups is None else groups[there_G],
+                    full_ranking=True,
+                )
+                return retrieval_figures(found, labels[query_Q], resamples=resamples, seed=self.seed)
             found = retrieval_per_query(query_QD, labels, query_groups=groups, full_ranking=True)
             return retrieval_figures(found, labels, resamples=resamples, seed=self.seed)
         theirs = self.gallery.manifest.rows
@@ -322,17 +346,6 @@ def _listed_rows(store: SampleStore, listed: ListedPairs) -> Scored:
     out = frozenset(listed.identities)
     samples = sum(row.identity in out for row in store.manifest.rows)
     return Scored(rows, len(np.unique(store.manifest.labels[rows])), listed.identities, samples, ())
-
-
-def _gallery_rows(model: Model, gallery: SampleStore | None) -> npt.NDArray[np.int64]:
-    """The rows of a gallery whose identities the model has not seen."""
-    if gallery is None:
-        return np.zeros(0, dtype=np.int64)
-    out = seen_identities(model, gallery)
-    rows = [n for n, row in enumerate(gallery.manifest.rows) if row.identity not in out]
-    if not rows:
-        raise DataError(f"{gallery.manifest.root}: every identity of the gallery took part in training or validation")
-    return np.array(rows, dtype=np.int64)
 
 
 def _decisions(model: Model, task: _Task, scored: Scored, pairs: Pairs) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tercet.data import SampleStore
 from tercet.errors import DataError
 from tercet.run import Model
 
-__all__ = ["Scored", "scored_rows", "seen_identities"]
+__all__ = ["Scored", "gallery_rows", "retrieval_parts", "scored_rows", "seen_identities"]
 
 
 @final
@@ -82,3 +82,26 @@ def scored_rows(model: Model, store: SampleStore) -> Scored:
     forged = np.flatnonzero(kept & ~manifest.genuine)
     forged = forged[[manifest.rows[n].identity in counts for n in forged]]
     return Scored(rows, len(counts), tuple(sorted(out)), int((~kept).sum()), warnings, forged)
+
+
+def retrieval_parts(
+    store: SampleStore, rows_N: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+    """Places among `rows_N` of the queries and of the gallery, as the data name them; None where they name no such two.
+
+    A row that the data name neither is in neither.
+    """
+    roles = np.array([store.manifest.rows[n].role for n in rows_N], dtype=np.str_)
+    query_Q, there_G = (np.flatnonzero(np.isin(roles, (part, "both"))) for part in ("query", "gallery"))
+    return (query_Q, there_G) if len(query_Q) and len(there_G) else None
+
+
+def gallery_rows(model: Model, gallery: SampleStore | None) -> npt.NDArray[np.int64]:
+    """The rows of a gallery whose identities the model has not seen."""
+    if gallery is None:
+        return np.zeros(0, dtype=np.int64)
+    out = seen_identities(model, gallery)
+    rows = [n for n, row in enumerate(gallery.manifest.rows) if row.identity not in out]
+    if not rows:
+        raise DataError(f"{gallery.manifest.root}: every identity of the gallery took part in training or validation")
+    return np.array(rows, dtype=np.int64)
