@@ -77,6 +77,18 @@ def test_the_newest_two_are_kept_and_the_newest_is_used(tmp_path):
     assert load_checkpoint(tmp_path, encoder, optimizer, LOSS)[0].step == 300
 
 
+def test_what_was_damaged_does_not_push_out_what_is_whole(tmp_path):
+    encoder, optimizer = made(0, 1)
+    for number in (10, 20, 21):
+        save_checkpoint(tmp_path, Progress(number), encoder, optimizer, None, LOSS, kept=3)
+    for number in (20, 21):
+        (tmp_path / f"step-{number:09d}" / "state.json").write_text("{")
+    for number in (12, 14):
+        save_checkpoint(tmp_path, Progress(number), encoder, optimizer, None, LOSS, kept=3)
+    assert [path.name[-2:] for path in sorted(tmp_path.iterdir())] == ["10", "12", "14"]
+    assert load_checkpoint(tmp_path, encoder, optimizer, LOSS)[0].step == 14
+
+
 @pytest.mark.parametrize("file", ["tensors.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["truncated", "missing", "flipped"])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_serves(tmp_path, caplog, file, damage):

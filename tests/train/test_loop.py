@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -139,34 +140,64 @@ def test_ctrl_c_keeps_checkpoint_and_best_model_and_resuming_gives_the_same_weig
     assert steps == [3, 6, 9, 12], "no line is written twice"
 
 
+# Everything that has a state: the margin, the curriculum, the bank and its encoder, the factor of float16.
+STATEFUL = {
+    "checkpoint_seconds": 0, "margin": "auto", "mining": "auto", "precision": "float16",
+    "memory": 20, "memory_momentum": 0.9, "memory_age": 8,
+}  # fmt: skip
 KILLED = """
-import sys
+import json, sys
 from synthetic import read_people, tiny_plan
 from pathlib import Path
 from tercet.train import train
-train(read_people(Path(sys.argv[1])), tiny_plan(epochs=100000, checkpoint_seconds=0), Path(sys.argv[2]))
+resume = Path(sys.argv[2], "plan.json").is_file()
+train(read_people(Path(sys.argv[1])), tiny_plan(**json.loads(sys.argv[3])), Path(sys.argv[2]), resume=resume)
 """
 
 
-def test_after_kill_9_training_resumes_from_its_checkpoint(people, tmp_path):
-    out = tmp_path / "run"
+def newest(out):
+    return max((int(path.name.removeprefix("step-")) for path in out.glob("checkpoints/step-*")), default=0)
+
+
+def train_until_killed(people, out, settings, step):
+    """A process that trains, or goes on, and is killed as soon as it has a checkpoint of that step; its last one."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(people.root), str(out)], env=environment)
+    words = [sys.executable, "-c", KILLED, str(people.root), str(out), json.dumps(settings)]
+    process = subprocess.Popen(words, env=environment)
     try:
-        deadline = time.monotonic() + 120
-        while len(list(out.glob("checkpoints/step-*"))) < 2 and time.monotonic() < deadline:
-            assert process.poll() is None, "the training ended by itself"
-            time.sleep(0.01)
+        deadline = time.monotonic() + 200
+        while newest(out) < step and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
     finally:
         process.kill()
         process.wait()
+    return newest(out)
+
+
+def test_after_kill_9_the_weights_are_those_of_a_training_that_nobody_killed(people, tmp_path):
+    settings = STATEFUL | {"epochs": 40}
+    step = train_until_killed(people, tmp_path / "run", settings, 20)
+    assert 20 <= step < 120, "the case that this test is about"
     with pytest.raises(RunError, match=r"has not finished.*--resume"):
-        tercet.load(out)
-    step = max(int(path.name.removeprefix("step-")) for path in out.glob("checkpoints/step-*"))
-    # A small budget from here on: the plan may change in that alone.
-    train(people, tiny_plan(epochs=(step + 3) / 3, checkpoint_seconds=0), out, resume=True)
-    assert json.loads((out / "metrics.json").read_text())["steps"] >= step
-    assert tercet.load(out).fingerprint
+        tercet.load(tmp_path / "run")
+    out = train(people, tiny_plan(**settings), tmp_path / "run", resume=True)
+    whole = train(people, tiny_plan(**settings | {"checkpoint_seconds": 1000}), tmp_path / "whole")
+    last = [read_tensors(run / "checkpoints" / "step-000000120" / "tensors.safetensors") for run in (out, whole)]
+    assert equal(*last) and len(last[0]["memory.rows"]) > 12 and last[0]["scale.scale"] > 0
+    assert equal(weights(out), weights(whole))
+    assert not list(out.glob("checkpoints/.partial*"))
+
+
+@pytest.mark.long
+def test_killed_again_and_again_at_random_moments_the_weights_are_the_same_in_the_end(people, tmp_path):
+    settings, out, kills = STATEFUL | {"epochs": 400}, tmp_path / "run", 0
+    while newest(out) < 1200 and kills < 30:
+        train_until_killed(people, out, settings, newest(out) + random.randint(1, 250))
+        kills += 1
+    assert kills > 3
+    train(people, tiny_plan(**settings), out, resume=True)
+    whole = train(people, tiny_plan(**settings), tmp_path / "whole")
+    assert equal(weights(out), weights(whole))
 
 
 def test_a_truncated_checkpoint_costs_the_steps_since_the_one_before_and_nothing_else(whole, people, tmp_path):
@@ -322,12 +353,81 @@ def test_other_losses_mining_and_mixed_precision_train_too(people, tmp_path):
         {"mining": "all", "distance": "cosine"},
         {"mining": "random"},
         {"precision": "bfloat16"},
+        {"precision": "float16"},
     ]
     for number, option in enumerate(options):
         out = train(people, tiny_plan(epochs=2, **option), tmp_path / str(number))
         assert tercet.load(out).fingerprint
     again = train(people, tiny_plan(epochs=2, mining="random"), tmp_path / "again")
     assert equal(weights(again), weights(tmp_path / "2"))
+    assert not equal(weights(tmp_path / "3"), weights(tmp_path / "4"))
+
+
+def close(one, other, tolerance):
+    return all(torch.allclose(one[name], other[name], rtol=tolerance, atol=tolerance) for name in one | other)
+
+
+def test_chunks_change_what_fits_and_not_what_is_learnt(whole, people, tmp_path):
+    out = train(people, tiny_plan(chunk=5), tmp_path / "run")
+    assert close(weights(out), weights(whole), 1e-4) and not equal(weights(out), weights(whole))
+    assert json.loads((out / "metrics.json").read_text())["remarks"] == []
+
+
+def test_a_memory_bank_changes_what_is_learnt_and_a_late_one_nothing(whole, people, tmp_path):
+    used = train(people, tiny_plan(memory=30), tmp_path / "used")
+    late = train(people, tiny_plan(memory=30, memory_warmup=100), tmp_path / "late")
+    assert not close(weights(used), weights(whole), 1e-4) and equal(weights(late), weights(whole))
+
+
+def test_a_gradient_is_cut_to_the_largest_norm(whole, people, tmp_path):
+    tight = train(people, tiny_plan(clip=1e-9, epochs=2), tmp_path / "tight")
+    wide = train(people, tiny_plan(clip=1e9), tmp_path / "wide")
+    assert equal(weights(wide), weights(whole))
+    told = [line["gradient_norm"] for line in history(tight) if line["phase"] == "train"]
+    assert min(told) > 1e-3, "what is told is the norm before the cut"
+    assert not close(weights(tight), weights(whole), 1e-3)
+
+
+def test_a_compiled_encoder_learns_the_same(whole, people, tmp_path, monkeypatch):
+    """The backend that needs no compiler: what is tested is what the training makes of a compiled module."""
+    compiled, real = [], torch.compile
+
+    def with_eager(module):
+        compiled.append(module)
+        return real(module, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", with_eager)
+    out = train(people, tiny_plan(compile=True, chunk=5), tmp_path / "run")
+    assert len(compiled) == 1 and close(weights(out), weights(whole), 1e-4)
+    assert weights(out).keys() == weights(whole).keys()
+
+
+def test_as_many_checkpoints_are_kept_as_asked(people, tmp_path):
+    out = train(people, tiny_plan(epochs=3, checkpoint_seconds=0, checkpoints=4), tmp_path / "run")
+    assert [path.name[-2:] for path in sorted(out.glob("checkpoints/*"))] == ["06", "07", "08", "09"]
+
+
+def test_the_share_of_time_outside_the_encoder_is_told(whole):
+    shares = [line["outside_encoder"] for line in history(whole) if line["phase"] == "train"]
+    assert shares and all(0 < share < 1 for share in shares)
+
+
+def test_batch_norm_is_held_where_batches_are_divided_and_that_is_said_once(people, tmp_path, monkeypatch):
+    from tercet.train.plan import Plan
+
+    def with_norm(plan):
+        torch.manual_seed(0)
+        encoder = plan.encoder.build()
+        encoder.stem[1] = torch.nn.BatchNorm2d(8)
+        return encoder
+
+    monkeypatch.setattr(Plan, "initial", with_norm)
+    monkeypatch.setattr("tercet.train.loop.save_model", lambda *_, **__: None)  # no such encoder can be loaded again
+    for chunk, said in ((None, []), (5, ["batch-norm"])):
+        out = train(people, tiny_plan(epochs=2, chunk=chunk), tmp_path / str(chunk))
+        kinds = [line["kind"] for line in history(out) if line["phase"] == "remark"]
+        last = read_tensors(out / "checkpoints" / "step-000000006" / "tensors.safetensors")
+        assert kinds == said and bool(last["encoder.stem.1.running_mean"].any()) != bool(said)
 
 
 def test_outside_the_main_thread_it_trains_all_the_same(whole, people, tmp_path):

@@ -29,6 +29,13 @@ def test_settings_survive_json(settings):
         ({"validations": 0}, "validations"),
         ({"seed": -1}, "seed"),
         ({"margin": -0.1}, "margin"),
+        ({"chunk": 0}, "chunk=0"),
+        ({"clip": 0.0}, "clip=0"),
+        ({"compile": 1}, "compile=1"),
+        ({"checkpoints": 1}, "checkpoints=1"),
+        ({"memory": -1}, "memory=-1"),
+        ({"memory": 9, "memory_age": 0}, "memory_age=0"),
+        ({"memory": 9, "memory_momentum": 1.0}, "memory_momentum=1"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(wrong, message):
@@ -46,6 +53,21 @@ def test_unknown_options_are_refused_before_anything_is_read(wrong):
 def test_settings_with_other_keys_are_refused():
     with pytest.raises(InvalidInput, match="settings: keys"):
         Settings.from_json({"epochs": 1})
+    with pytest.raises(InvalidInput, match="settings: keys"):
+        Settings.from_json(Settings(epochs=1).to_json() | {"chunks": 1})
+
+
+def test_settings_of_a_run_from_before_chunks_and_memory_are_read():
+    values = Settings(epochs=1).to_json()
+    for name in ("chunk", "clip", "compile", "checkpoints", "memory", "memory_age", "memory_warmup", "memory_momentum"):
+        del values[name]
+    assert Settings.from_json(values) == Settings(epochs=1)
+
+
+@pytest.mark.parametrize("option", ["memory_age", "memory_warmup", "memory_momentum"])
+def test_how_a_memory_works_needs_one(option):
+    with pytest.raises(InvalidOption, match=f"{option} has no meaning without memory"):
+        Settings(epochs=1, **{option: 0.5 if option == "memory_momentum" else 3})
 
 
 def test_a_front_end_that_does_not_fit_the_encoder_is_refused():

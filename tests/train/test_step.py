@@ -38,7 +38,7 @@ def compare(part: dict[str, torch.Tensor], whole: dict[str, torch.Tensor]) -> No
         assert error <= (1e-12 if exact else 1e-6), f"{name}: {error:.2g}"
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.long), 4])
 def test_every_process_finds_the_loss_and_the_gradients_of_the_whole_batch(processes, whole, tmp_path):
     found = several.run(processes, tmp_path)
     for part in found:
