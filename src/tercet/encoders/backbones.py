@@ -26,7 +26,15 @@ from tercet.encoders.face_network import FaceNetwork
 from tercet.encoders.torchvision import import_torchvision
 from tercet.errors import InvalidInput, MissingExtra
 
-__all__ = ["Library", "build_backbone", "describe_transformer", "load_timm", "load_transformer", "quiet"]
+__all__ = [
+    "Library",
+    "build_backbone",
+    "describe_transformer",
+    "load_timm",
+    "load_timm_weights",
+    "load_transformer",
+    "quiet",
+]
 
 Library = Literal["timm", "transformers", "dlib"]
 
@@ -83,6 +91,28 @@ def load_timm(architecture: Mapping[str, Any], weights: Path | None) -> nn.Modul
     return model
 
 
+def load_timm_weights(architecture: Mapping[str, Any], weights: Path) -> nn.Module:
+    """A model of timm with the weights of a safetensors file, all of them.
+
+    timm passes over weights that are missing or bear other names; those would be left at random, and differ from one
+    drawing to the next.
+
+    Raises:
+        InvalidInput: timm does not know the model, or the weights do not fit.
+        MissingExtra: timm is not installed.
+    """
+    models = []
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            models.append(load_timm(architecture, weights))
+    first, second = (model.state_dict() for model in models)
+    missing = [name for name, tensor in first.items() if not torch.equal(tensor, second[name])]
+    if missing:
+        raise InvalidInput(f"timm: the weights lack {missing[0]!r}, and {len(missing) - 1} more")
+    return models[0]
+
+
 def describe_transformer(config: Mapping[str, Any]) -> dict[str, Any]:
     """What is needed of a transformers config.json to build its vision model again; of a model for two, that part.
 
@@ -135,7 +165,7 @@ class _Transformer(nn.Module):
         self._has_class_token = any(name.endswith(("cls_token", "class_embedding")) for name in names)
         for name, parameter in model.named_parameters():
             if "pooler" in name:  # not used: many models are published without a trained one
-                parameter.requires_grad_(False)
+                nn.init.zeros_(parameter.requires_grad_(False))
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         hidden: torch.Tensor = self.model(pixel_values=x_BCHW).last_hidden_state

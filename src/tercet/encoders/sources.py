@@ -21,7 +21,13 @@ from typing import Any, Final, final
 import torch
 
 from tercet.data.faces import face_model
-from tercet.encoders.backbones import build_backbone, describe_transformer, load_timm, load_transformer
+from tercet.encoders.backbones import (
+    build_backbone,
+    describe_transformer,
+    load_timm,
+    load_timm_weights,
+    load_transformer,
+)
 from tercet.encoders.face_network import FACE_FEATURES, FACE_MEAN, FACE_SIZE, FACE_STD, read_face_weights
 from tercet.encoders.pretrained import PREFIX, RANDOM, PretrainedConfig, digest_of
 from tercet.errors import DataError, InvalidInput, InvalidOption, MissingExtra
@@ -132,16 +138,13 @@ def _from_timm(source: str, name: str, download: bool) -> Backbone:
         model_args = {key: value for key, value in (values.get("model_args") or {}).items() if key != "num_classes"}
         architecture = {"name": values.get("architecture"), "model_args": model_args, "pretrained_cfg": dict(known)}
         file = folder / _WEIGHTS if (folder / _WEIGHTS).is_file() else None
-        network = load_timm(architecture, file)
     else:
         architecture = {"name": name}
-        network = load_timm(architecture, None)
-        known = getattr(network, "pretrained_cfg", {})
+        known = getattr(load_timm(architecture, None), "pretrained_cfg", {})
         file = None
         if hub := known.get("hf_hub_id"):
             file = _fetched(str(hub), _WEIGHTS, source, download=download)
-        if file is not None:
-            network = load_timm(architecture, file)
+    network = load_timm(architecture, None) if file is None else load_timm_weights(architecture, file)
     _, height, width = known.get("input_size") or (3, 224, 224)
     mean, std = (tuple(map(float, known.get(key) or at)) for key, at in zip(("mean", "std"), _IMAGENET, strict=True))
     weights = None if file is None else network.state_dict()

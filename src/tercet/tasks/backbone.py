@@ -12,6 +12,7 @@ from tercet.tasks.task import Task
 __all__ = ["with_backbone", "with_detector"]
 
 _FINE_TUNING_RATE = 1e-4  # pretrained weights are soon forgotten at the rate that random ones need
+_VALIDATIONS = 4
 
 
 def with_backbone(
@@ -39,6 +40,8 @@ def with_backbone(
         raise InvalidOption("flip-test: the mirror image of a signature is not genuine")
     encoder = backbone.config(front_end.shape[0], frozen=frozen, flip_test=flip_test)
     settings = task.settings
+    # To score the held-out identities costs a pass of the backbone over all of them, which is much beside few steps.
+    settings = replace(settings, validations=min(settings.validations, _VALIDATIONS))
     if backbone.weights is not None and not frozen:
         settings = replace(settings, learning_rate=_FINE_TUNING_RATE)
     return replace(task, front_end=front_end, encoder=encoder, settings=settings, start=backbone.start())
