@@ -134,8 +134,13 @@ def start(tmp_path: Path, run: Path) -> Iterator[Start]:
         yield begin
 
 
+@pytest.fixture
+def on_a_socket() -> Callable[..., contextlib.AbstractContextManager[str]]:
+    return _on_a_socket
+
+
 @contextlib.contextmanager
-def on_a_socket(model: Model, gallery: Gallery, settings: Settings, journal: Journal) -> Iterator[str]:
+def _on_a_socket(model: Model, gallery: Gallery, settings: Settings, journal: Journal) -> Iterator[str]:
     """The service on a real socket, in a thread; its address."""
     with listen("127.0.0.1", 0) as at:
         config = uvicorn.Config(
