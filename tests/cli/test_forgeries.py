@@ -61,7 +61,14 @@ def test_evaluate_has_the_keys_of_the_contract_and_the_kinds_beside_them(writers
 def test_evaluate_in_words(writers, run_of_writers, run):
     ended = run("evaluate", run_of_writers, writers, "--references", "3,99", "--fusion", "mean")
     assert ended.code == 0
-    for words in ("skilled forgeries", "a posteriori", "mean of the scores", "hog"):
+    for words in (
+        "skilled forgeries",
+        "a posteriori",
+        "mean of the scores",
+        "EER, hog",
+        "3, untrained network",
+        "3, hog",
+    ):
         assert words in ended.out
     assert "too few identities have more than 99 genuine samples" in ended.err
 

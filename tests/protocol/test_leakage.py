@@ -148,6 +148,24 @@ def signatures(tmp_path_factory):
     return tercet.load(train(task.read(folder, layout="auto"), plan, place / "run"))
 
 
+def test_pictures_that_are_all_alike_are_counted_to_a_limit(model, tmp_path, monkeypatch):
+    """Each a byte of its own away from one pattern: thousands of such would be millions of pairs."""
+    folder = strangers(tmp_path / "new", 31)
+    pattern = np.random.default_rng(0).integers(60, 200, size=(8, 8)).astype(np.uint8)
+    for n, file in enumerate(sorted(folder.rglob("*.png"))):
+        own = pattern.copy()
+        own[n // 8 % 8, n % 8] += 1 + n // 64
+        Image.fromarray(own).save(file)
+    whole = leaks(model, folder).to_json()
+    assert whole["duplicates_found"]["identities"] == 1000 and len(whole["duplicates"]) == 20
+    monkeypatch.setattr("tercet.protocol.leakage._MOST_NEAR", 7)
+    found = leaks(model, folder)
+    assert found.to_json()["duplicates_found"]["identities"] == 7
+    similar = [one["similarity"] for one in found.duplicates]
+    assert similar == sorted(similar, reverse=True) and min(similar) >= 0.999
+    assert any("7 pairs of samples under two identities" in line for line in found.warnings)
+
+
 def of_writers(model, folder):
     manifest = load_task("signatures").read(folder, layout="auto")
     with SampleStore.read(Manifest(manifest.root, manifest.rows), model.front_end) as store:

@@ -72,6 +72,42 @@ def test_each_kind_of_impostor_and_each_number_of_references_has_a_row():
     assert reference_table({"references": references | {"by_count": {"9": None}}}) is None
 
 
+def test_the_baselines_stand_beside_each_kind_and_below_each_number_of_references():
+    def kind(eer):
+        return {"eer": eer, "auc": 0.9, "tar_at_fmr": {"0.01": 0.5}, "impostor": 10}
+
+    def counts(eer):
+        one = {"mean": eer, "sd": 0.01}
+        found = {
+            "identities": 9,
+            "eer": {"skilled": one},
+            "eer_user": {"skilled": one},
+            "frr": one,
+            "far": {"skilled": one},
+        }
+        return {"by_count": {"1": found, "5": None}, "decision": "similarity", "fusion": "max", "draws": 5,
+                "threshold_on": "skilled"}  # fmt: skip
+
+    evaluation = {
+        "by_kind": {"random": kind(0.1), "skilled": kind(0.2), "thresholds": []},
+        "references": counts(0.1),
+        "baselines": {
+            "hog": {
+                "by_kind": {"random": kind(0.3), "skilled": kind(0.4), "thresholds": []},
+                "references": counts(0.3),
+            },
+            "untrained": {"by_kind": {"random": kind(0.35), "thresholds": []}},
+            "raw_pixels": {},
+        },
+    }
+    table = kind_table(evaluation)
+    assert table is not None and table.columns[5:] == ("EER, untrained network", "EER, hog")
+    assert [row[5:] for row in table.rows] == [("35.0 %", "30.0 %"), ("–", "40.0 %")]
+    table = reference_table(evaluation)
+    assert table is not None
+    assert [row[:3] for row in table.rows] == [("1", "9", "10.0 ± 1.0 %"), ("1, hog", "9", "30.0 ± 1.0 %")]
+
+
 def test_leakage_is_told_or_its_absence_with_what_was_looked_at():
     evaluation = {"leakage": LEAKAGE, "warnings": ["something else", "leakage: trivial features alone tell (AUC)"]}
     warned, looked = leakage_lines(evaluation)

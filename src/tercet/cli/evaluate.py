@@ -241,9 +241,9 @@ def show_evaluation(result: Mapping[str, Any], screen: Screen) -> None:
     if "identification" in result:
         _show_identification(result, screen)
     if "by_kind" in result:
-        show_kinds(result["by_kind"], screen)
+        show_kinds(result, screen)
     if "references" in result:
-        show_references(result["references"], screen)
+        show_references(result, screen)
     for warning in result["warnings"]:
         screen.note(f"warning: {warning}")
     screen.skipped(result["skipped"])

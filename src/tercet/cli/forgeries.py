@@ -44,21 +44,25 @@ def parse_references(
     return replace(wanted, fusion=fusion, decision="svm" if writer_dependent else "similarity")
 
 
-def show_kinds(by_kind: Mapping[str, Any], screen: Screen) -> None:
-    """A table of each kind of impostor, and what thresholds let through of each."""
+def show_kinds(evaluation: Mapping[str, Any], screen: Screen) -> None:
+    """A table of each kind of impostor, the baselines' EER beside the model's, and what thresholds let through."""
+    from tercet.report.words import beside
+
+    by_kind, others = evaluation["by_kind"], beside(evaluation, "by_kind")
     kinds = [kind for kind in by_kind if kind != "thresholds"]
     screen.table(
-        ("impostors", "pairs", "EER", "TAR at FMR 1 %"),
+        ("impostors", "pairs", "EER", "TAR at FMR 1 %", *(f"EER, {name}" for name in others)),
         [
             (
                 KIND_NAMES.get(kind, kind),
                 f"{by_kind[kind]['impostor']:,}",
                 _percent(by_kind[kind]["eer"]),
                 _percent(by_kind[kind]["tar_at_fmr"]["0.01"], "too few pairs"),
+                *(_percent(theirs[kind]["eer"] if kind in theirs else None) for theirs in others.values()),
             )
             for kind in kinds
         ],
-        right=(1, 2, 3),
+        right=range(1, 4 + len(others)),
     )
     for found in by_kind["thresholds"]:
         after = " (a posteriori: chosen on these very pairs)" if found["a_posteriori"] else ""
@@ -69,8 +73,11 @@ def show_kinds(by_kind: Mapping[str, Any], screen: Screen) -> None:
         )
 
 
-def show_references(references: Mapping[str, Any], screen: Screen) -> None:
-    """A table with a row for each number of references."""
+def show_references(evaluation: Mapping[str, Any], screen: Screen) -> None:
+    """A table with a row for each number of references, and below each the baselines' own."""
+    from tercet.report.words import reference_rows
+
+    references = evaluation["references"]
     known = {count: found for count, found in references["by_count"].items() if found is not None}
     few = [count for count, found in references["by_count"].items() if found is None]
     how = (
@@ -91,14 +98,14 @@ def show_references(references: Mapping[str, Any], screen: Screen) -> None:
         ),
         [
             (
-                count,
+                name,
                 str(found["identities"]),
                 *(_spread(found["eer"][kind]) for kind in kinds),
                 *(_spread(found["eer_user"][kind]) for kind in kinds),
                 _spread(found["frr"]),
                 *(_spread(found["far"][kind]) for kind in kinds),
             )
-            for count, found in known.items()
+            for name, found in reference_rows(evaluation)
         ],
         right=range(3 + 3 * len(kinds)),
     )

@@ -21,6 +21,7 @@ from tercet.cli.encoder import (
     equip,
 )
 from tercet.cli.forgeries import show_kinds
+from tercet.cli.held_out import FoldOption, PairsOption, held_out
 from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Training, scoring
 from tercet.cli.scale import (
@@ -44,6 +45,7 @@ from tercet.errors import DataError, InvalidOption, RunError
 
 if TYPE_CHECKING:
     from tercet.data import Manifest
+    from tercet.data.trials import Trials
     from tercet.train import Plan
 
 __all__ = ["parse_margin", "run_training", "train"]
@@ -115,6 +117,8 @@ def train(
     checkpoints: CheckpointsOption = None,
     timeout: TimeoutOption = 600.0,
     tensorboard: TensorboardOption = False,
+    pairs: PairsOption = None,
+    fold: FoldOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the last checkpoint in RUN stands.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -151,7 +155,7 @@ def train(
         chosen = equip(load_task(task), encoder, freeze=freeze, download=download, flip_test=flip_test, detect=detect)
         settings |= batch_settings(chosen.settings, batch_size, samples_per_identity)
         plan = chosen.plan(embedding_dim=embedding_dim, **settings)
-    manifest = load_task(plan.task).read(data, layout=layout)
+    manifest, trials = held_out(load_task(plan.task).read(data, layout=layout), pairs, fold)
     result = run_training(
         manifest,
         plan,
@@ -163,6 +167,7 @@ def train(
         layout=layout,
         timeout_s=timeout,
         tensorboard=tensorboard,
+        trials=trials,
     )
     screen.say(f"model {result['model']} in {out}")
     screen.say("try next:")
@@ -184,6 +189,7 @@ def run_training(
     layout: str,
     timeout_s: float = 600.0,
     tensorboard: bool = False,
+    trials: Trials | None = None,
 ) -> dict[str, Any]:
     """Train with a live display, score the identities kept for the test, and keep both in the run; returns all."""
     from tercet.data import Manifest, split_identities
@@ -227,7 +233,7 @@ def run_training(
     try:
         with read_store(Manifest(test.root, test.rows), model, screen) as store, scoring(screen.notes) as tell:
             references = load_task(plan.task).references
-            evaluation = evaluate_run(model, store, references=references, on_phase=tell).to_json()
+            evaluation = evaluate_run(model, store, references=references, trials=trials, on_phase=tell).to_json()
     except DataError as error:
         # The hours of training are not lost, and the reader should know it; what was skipped may be the reason.
         screen.skipped(trained_skipped)
@@ -240,7 +246,7 @@ def run_training(
     )
     screen.figures(evaluation)
     if "by_kind" in evaluation:
-        show_kinds(evaluation["by_kind"], screen)
+        show_kinds(evaluation, screen)
     return {"run": str(out), "task": plan.task, **evaluation, "trained_on": model.config["data"]["identities"]}
 
 

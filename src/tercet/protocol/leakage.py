@@ -36,6 +36,7 @@ _ALIKE = (
 _TINY, _TINY_ALIKE = 16, 0.999  # pixels; so small pictures are too much alike to tell a copy with losses
 _SIDE = 32
 _NAMED = 20
+_MOST_NEAR = 1000  # near-copies that are counted in each place
 _SHOWN = 3
 
 
@@ -91,8 +92,8 @@ class Leakage:
         """The findings as plain JSON values.
 
         pairs, forgeries: {"limit", "features": {name: {"auc", "at_least", "beyond"}}} or null; files (read for these);
-        duplicates: [{"a", "b", "where", "similarity"}], at most 20 of each place; duplicates_found by place; compared;
-        identities_in_both.
+        duplicates: [{"a", "b", "where", "similarity"}], at most 20 of each place; duplicates_found by place, where
+        near-copies are counted to 1,000; compared; identities_in_both.
         """
 
         def features(found: Mapping[str, Separation], limit: float) -> dict[str, Any] | None:
@@ -146,7 +147,8 @@ def find_leakage(
     there = np.array([value is not None for value in values], dtype=np.bool_)
     kept = there[first] & there[second]
     pairs, fakes = {}, {}
-    for name in next((list(value) for value in values if value is not None), []):
+    properties = next((list(value) for value in values if value is not None), [])
+    for name in properties:
         column = _column(values, name)
         try:
             pairs[name] = separation_of_pairs(column, first[kept], second[kept], genuine[kept], manifest.labels[every])
@@ -154,7 +156,7 @@ def find_leakage(
             continue
     if len(forged):
         is_forged = np.arange(len(every)) >= len(rows)
-        for name in pairs:
+        for name in properties:
             column = _column(values, name)
             try:
                 fakes[name] = separation_of_rows(column[there], is_forged[there], manifest.labels[every][there])
@@ -254,12 +256,19 @@ def _duplicates(
         near: list[tuple[float, int, int]] = []
         for start in range(0, len(here), 512):
             alike = small_here[start : start + 512] @ opposite.T
-            for i, j in zip(*np.nonzero(alike >= limit), strict=True):
-                a, b = int(here[start + i]), int(rows[j])
-                apart = manifest.rows[a].identity != manifest.rows[b].identity
-                if apart and (where == "training" or a < b) and not {(a, b), (b, a)} & known:
-                    near.append((float(min(alike[i, j], 1.0)), a, b))
-        for similarity, a, b in sorted(near, reverse=True):
+            own = here[start : start + 512, None]
+            near_QM = (alike >= limit) & (manifest.labels[own] != manifest.labels[rows])
+            if where != "training":
+                near_QM &= own < rows
+            # Pictures that are all alike make millions of such pairs; the most alike are enough to be told of.
+            i, j = np.nonzero(near_QM)
+            best = np.argsort(-alike[i, j], kind="stable")[: _MOST_NEAR + len(known)]
+            for at in best:
+                a, b = int(here[start + i[at]]), int(rows[j[at]])
+                if not {(a, b), (b, a)} & known:
+                    near.append((float(min(alike[i[at], j[at]], 1.0)), a, b))
+            near = sorted(near, reverse=True)[:_MOST_NEAR]
+        for similarity, a, b in near:
             add(a, b, where, similarity)
     return tuple(found), {"scored": len(here), "training": len(there)}
 

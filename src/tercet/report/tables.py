@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tercet.report.page import Table
-from tercet.report.words import rate
+from tercet.report.words import beside, rate, reference_rows
 
 __all__ = ["cost_table", "kind_table", "leakage_lines", "leakage_table", "reference_table"]
 
@@ -54,10 +54,11 @@ def _promise(point: Mapping[str, Any]) -> str:
 
 
 def kind_table(evaluation: Mapping[str, Any]) -> Table | None:
-    """EER, AUC and TAR against each kind of impostor apart."""
+    """EER, AUC and TAR against each kind of impostor apart, with the baselines' EER beside."""
     found = evaluation.get("by_kind")
     if not found:
         return None
+    others = beside(evaluation, "by_kind")
     rows = []
     for kind, figures in found.items():
         if kind != "thresholds":
@@ -69,6 +70,7 @@ def kind_table(evaluation: Mapping[str, Any]) -> Table | None:
                     rate(figures["eer"]),
                     rate(figures["auc"]),
                     "too few pairs" if tar is None else rate(tar),
+                    *(rate(theirs[kind]["eer"]) if kind in theirs else "–" for theirs in others.values()),
                 )
             )
     lines = tuple(
@@ -79,11 +81,12 @@ def kind_table(evaluation: Mapping[str, Any]) -> Table | None:
         + "."
         for at in found["thresholds"]
     )
-    return Table("By kind of impostor", ("impostors", "pairs", "EER", "AUC", "TAR at FMR 1 %"), tuple(rows), lines)
+    heads = ("impostors", "pairs", "EER", "AUC", "TAR at FMR 1 %", *(f"EER, {name}" for name in others))
+    return Table("By kind of impostor", heads, tuple(rows), lines)
 
 
 def reference_table(evaluation: Mapping[str, Any]) -> Table | None:
-    """A row for each number of references that a sample was questioned against."""
+    """A row for each number of references that a sample was questioned against, with the baselines' own below."""
     found = evaluation.get("references")
     if not found:
         return None
@@ -93,13 +96,13 @@ def reference_table(evaluation: Mapping[str, Any]) -> Table | None:
     kinds = list(next(iter(known.values()))["eer"])
     rows = tuple(
         (
-            count,
+            name,
             str(one["identities"]),
             *(_spread(one["eer"][kind]) for kind in kinds),
             _spread(one["frr"]),
             *(_spread(one["far"][kind]) for kind in kinds),
         )
-        for count, one in known.items()
+        for name, one in reference_rows(evaluation)
     )
     how = "a classifier for each identity" if found["decision"] == "svm" else f"{found['fusion']} of the scores"
     note = (

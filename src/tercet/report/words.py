@@ -8,7 +8,15 @@ from typing import Any
 from tercet.evaluate import Calibration
 from tercet.report.page import Figure, System
 
-__all__ = ["calibration_text", "columns_and_systems", "rate", "result_text", "system_name"]
+__all__ = [
+    "beside",
+    "calibration_text",
+    "columns_and_systems",
+    "rate",
+    "reference_rows",
+    "result_text",
+    "system_name",
+]
 
 # heading, path of keys in the evaluation, what it means
 _COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -121,6 +129,22 @@ def _named(baselines: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def system_name(baseline: str) -> str:
     """What people call a baseline, such as "untrained network" or "raw pixels"."""
     return _NETWORKS.get(baseline, baseline.replace("_", " "))
+
+
+def beside(evaluation: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """What the baselines have under a key, by the names that people call them."""
+    return {name: figures[key] for name, figures in _named(evaluation.get("baselines") or {}) if figures.get(key)}
+
+
+def reference_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The figures for each number of references, named by it, the baselines' below the model's."""
+    others = beside(evaluation, "references")
+    rows: list[tuple[str, Mapping[str, Any]]] = []
+    for count, found in evaluation["references"]["by_count"].items():
+        if found is not None:
+            theirs = [(f"{count}, {name}", one["by_count"].get(count)) for name, one in others.items()]
+            rows += [(count, found), *((name, one) for name, one in theirs if one is not None)]
+    return rows
 
 
 def _others(evaluation: Mapping[str, Any], path: Sequence[str]) -> list[tuple[str, float]]:
