@@ -42,6 +42,43 @@ def test_training_writes_a_run_and_prints_the_test_as_one_json_object(run, digit
     assert json.loads((out / "run.json").read_text()) == config
 
 
+def test_options_of_scale_reach_the_training(run, digits: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    sizes = ("--batch-size", "20", "--samples-per-identity", "5", "--chunk", "8", "--checkpoints", "3")
+    memory = ("--memory", "40", "--memory-age", "9", "--memory-warmup", "2", "--memory-momentum", "0.9")
+    rest = ("--precision", "bfloat16", "--clip", "5", "--no-compile", "--timeout", "30")
+    ended = run(
+        "train", digits / "digits.csv", "--task", "digits", "--epochs", "1", "--out", out, *sizes, *memory, *rest
+    )
+    assert ended.code == 0, ended.err
+    settings = json.loads((out / "plan.json").read_text())["settings"]
+    expected = {"identities_per_batch": 4, "samples_per_identity": 5, "chunk": 8, "checkpoints": 3, "memory": 40}
+    expected |= {"memory_age": 9, "memory_warmup": 2, "memory_momentum": 0.9, "precision": "bfloat16", "clip": 5.0}
+    assert {name: settings[name] for name in expected} == expected and settings["compile"] is False
+    assert "% outside the encoder" in ended.err
+    again = ("train", digits / "digits.csv", "--out", out, "--resume", "--epochs", "2")
+    assert run(*again, "--batch-size", "40").refused("identities_per_batch=4", "not 8")
+    assert run(*again, "--chunk", "20").code == 0, "how a batch is computed may change"
+
+
+def test_tensorboard_files_are_written_beside_the_history(run, digits: Path, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "run"
+    words = ("train", digits / "digits.csv", "--task", "digits", "--epochs", "0.5", "--tensorboard")
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+        assert run(*words, "--out", tmp_path / "none").refused("pip install 'tercet[tracking]'")
+        assert not (tmp_path / "none").exists()
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="no tensorboard")
+    assert run(*words, "--out", out).code == 0
+    (events,) = (out / "tensorboard").glob("events.out.tfevents.*")
+    found = reading.EventAccumulator(str(events.parent))
+    found.Reload()
+    told = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in told if line["phase"] == "train"]
+    assert [point.value for point in found.Scalars("loss")] == pytest.approx(losses)
+    assert {"validation_eer", "learning_rate", "outside_encoder"} <= set(found.Tags()["scalars"])
+
+
 def test_text_names_what_comes_next(run, digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     ended = run("train", digits / "digits.csv", "--task", "digits", "--epochs", "0.5", "--out", out)
@@ -77,6 +114,14 @@ def test_resume_goes_on_with_a_longer_budget_and_with_the_same_options(run, digi
         (("--task", "digits", "--epochs", "nan"), "epochs"),
         (("--task", "digits", "--embedding-dim", "0"), "embedding_dim"),
         (("--task", "digits", "--layout", "heap"), "layout='heap' is not known"),
+        (("--task", "digits", "--batch-size", "43"), "--batch-size 43 must be "),
+        (("--task", "digits", "--batch-size", "5", "--samples-per-identity", "5"), "of two or more identities"),
+        (("--task", "digits", "--samples-per-identity", "1"), "samples_per_identity=1"),
+        (("--task", "digits", "--chunk", "0"), "chunk=0"),
+        (("--task", "digits", "--precision", "float8"), "precision='float8' is not known"),
+        (("--task", "digits", "--clip", "-1"), "clip=-1"),
+        (("--task", "digits", "--checkpoints", "1"), "checkpoints=1"),
+        (("--task", "digits", "--memory-age", "5"), "memory_age has no meaning without memory"),
     ],
 )
 def test_options_without_meaning_are_refused_before_anything_is_written(

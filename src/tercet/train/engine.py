@@ -61,10 +61,9 @@ class Engine:
         dtype = REDUCED.get(precision)
         return nullcontext if dtype is None else lambda: torch.autocast(self.device.type, dtype)
 
-    def begin_tracking(self, plan: Mapping[str, Any]) -> None:
-        """Open the trackers, with what is trained and how."""
-        flat = {f"{part}.{key}": str(value) for part, values in plan.items() for key, value in _items(values)}
-        self.accelerator.init_trackers("tensorboard", flat)
+    def begin_tracking(self) -> None:
+        """Open the trackers: tensorboard files in a folder of that name."""
+        self.accelerator.init_trackers("tensorboard")
 
     def track(self, figures: Mapping[str, Any], step: int) -> None:
         """Give the trackers those of the figures that are numbers."""
@@ -126,7 +125,3 @@ class LossScale:
             self._scaler.load_state_dict(
                 {name: int(value) if name in whole else float(value) for name, value in state.items()}
             )
-
-
-def _items(values: Any) -> list[tuple[str, Any]]:
-    return list(values.items()) if isinstance(values, dict) else [("", values)]

@@ -134,7 +134,7 @@ class _Training:
             self.progress, self.best_weights = found
         self.ranks.require_equal("the weights", learner.encoder.state_dict().values())
         self.history = History(out / "history.jsonl", self.progress.step) if self.ranks.first else None
-        engine.begin_tracking(plan.to_json())
+        engine.begin_tracking()
 
     def go(self, interrupted: threading.Event) -> None:
         """Step until the budget is spent or Ctrl-C was pressed, then save."""
