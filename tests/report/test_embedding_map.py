@@ -68,3 +68,14 @@ def test_the_marks_lie_on_the_drawing_and_say_whose_they_are():
     assert [name for _, _, name in drawn.labels] == sorted(set(names))
     cells = {(mark.column, mark.row) for mark in drawn.marks}
     assert len(cells) == len(x) and max(column for column, _ in cells) < drawn.columns
+
+
+def test_a_name_stands_above_its_marks_and_inside_the_drawing():
+    x, labels = vectors(4, 8)
+    names = [("short", "x" * 60, "<b>", "δ")[label] for label in labels]
+    drawn = make_map(x, names, ["a.png"] * len(x), [np.zeros((1, 8, 8), np.uint8)] * len(x), seed=0)
+    for at, height, name in drawn.labels:
+        own = [mark for mark in drawn.marks if mark.identity.startswith(name.rstrip("…"))]
+        assert own and (height <= min(mark.y for mark in own) - 8 or height == 14)
+        assert len(name) <= 28 and 3.5 * len(name) <= at <= 640 - 3.5 * len(name)
+    assert {name for *_, name in drawn.labels} == {"short", "x" * 27 + "…", "<b>", "δ"}

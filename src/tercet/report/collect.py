@@ -190,7 +190,8 @@ def _reading(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
         )
     if evaluation["skipped"]:
         lines.append(f"{len(evaluation['skipped'])} files could not be read and are in none of the figures.")
-    return (*lines, *(line for line in evaluation["warnings"] if not line.startswith("leakage: ")))
+    warned = (line for line in evaluation["warnings"] if not line.startswith("leakage: "))
+    return (*lines, *(f"{line[0].upper()}{line[1:].rstrip('.')}." for line in warned))
 
 
 def _score_drawings(

@@ -21,6 +21,7 @@ CELL = 56  # pixels of a small picture
 WIDTH, HEIGHT, EDGE = 640, 440, 14  # of the drawing
 _MOST = 300
 _LABELLED = 30  # identities that can be named beside their marks
+_LONGEST_NAME, _LETTER = 28, 7  # letters of a name that are shown, and pixels that one takes
 _SHAPES = ("M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0z", "M-4,-4h8v8h-8z", "M0,-5l5,9h-10z", "M0,-5.5l5,5.5l-5,5.5l-5,-5.5z")
 _SERIES = 3
 
@@ -145,9 +146,13 @@ def make_map(
     labels = []
     for name in names if len(names) <= _LABELLED else ():
         own = [mark for mark in marks if mark.identity == name]
-        labels.append((_middle([m.x for m in own]), _middle([m.y for m in own]) - 8, name))
+        labels.append(_label(name, own))
     return Map(tuple(marks), tuple(labels), uri, columns, rows, how)
 
 
-def _middle(values: Sequence[float]) -> float:
-    return round(float(np.median(values)), 1)
+def _label(name: str, own: Sequence[Mark]) -> tuple[float, float, str]:
+    """Where the name of an identity stands, and the name as it fits: above its marks, inside the drawing."""
+    shown = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    half = _LETTER * len(shown) / 2
+    middle = float(np.clip(np.median([mark.x for mark in own]), half, max(half, WIDTH - half)))
+    return round(middle, 1), round(max(_LETTER * 2, min(mark.y for mark in own) - 8), 1), shown
