@@ -114,3 +114,9 @@ def test_foreseeing_is_wider_than_the_interval_and_narrows_with_more_identities(
 def test_bad_arguments_are_named(errors, codes):
     with pytest.raises(InvalidInput, match=r"^(errors|identities): expected"):
         error_rate(errors, codes)
+
+
+def test_errors_that_are_spread_evenly_over_identities_leave_no_variance_and_no_error() -> None:
+    """Every identity errs in half of its pairs: the estimated variance is exactly zero."""
+    found = error_rate([True, False, True, False], [[0, 0], [0, 0], [1, 1], [1, 1]])
+    assert (found.value, found.effective) == (0.5, 4.0)

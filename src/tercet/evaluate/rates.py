@@ -14,6 +14,7 @@ Legend: P pairs; I identities.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -87,7 +88,8 @@ def error_rate(errors: npt.ArrayLike, identities: npt.ArrayLike) -> ErrorRate:
     total = float((of_identity**2).sum()) - float((of_dyad[two] ** 2).sum())
     variance = max(total, alone) / len(wrong) ** 2 * people / (people - 1)
     # A variance estimated near zero by chance must not promise more than the pairs can hold.
-    return ErrorRate(value, len(wrong), people, min(float(len(wrong)), value * (1 - value) / variance))
+    effective = value * (1 - value) / variance if variance > 0 else math.inf
+    return ErrorRate(value, len(wrong), people, min(float(len(wrong)), effective))
 
 
 def binomial_interval(value: float, trials: float) -> tuple[float, float]:
