@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tercet.train import TrainingProgress
 
@@ -100,3 +102,24 @@ def test_report_says_when_the_data_are_gone(run, digits: Path, tmp_path: Path) -
     run("train", data / "digits.csv", "--task", "digits", "--epochs", "0.5", "--out", out)
     shutil.rmtree(data)
     assert run("report", out).refused("digits.csv", "not there any more", "tercet report")
+
+
+def test_names_that_are_markup_and_notes_that_are_damaged_make_a_page_all_the_same(
+    run, own: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(own, tmp_path / "run")
+    (copy / "metrics.json").write_text('{"steps": "many", "remarks": 5}')
+    (copy / "history.jsonl").write_text('{"phase": "train", "step": "a"}\n{"phase": "tr')
+    (copy / "command.json").write_text('{"command": 3, "data": 4}')
+    names = ("<b>bold</b>", "a\"quote' &amp; {{ 7 * 7 }}", "new\nline", "\u202eevil")
+    random = np.random.default_rng(0)
+    for name in names:
+        (tmp_path / "few" / name.replace("/", "")).mkdir(parents=True)
+        for number in range(2):
+            pixels = random.integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "few" / name.replace("/", "") / f"{number}.png")
+    ended = run("report", copy, tmp_path / "few", "--out", tmp_path / "page.html")
+    assert ended.code == 0, ended.err
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "<b>bold" not in page and "&lt;b&gt;bold" in page and "{{ 7 * 7 }}" in page
+    assert run("report", copy).refused("4: the run's data are not there any more")

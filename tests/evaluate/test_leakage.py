@@ -78,3 +78,14 @@ def test_without_both_kinds_there_is_nothing_to_say():
         separation_of_rows([1.0], [True, False], [0, 1])
     two = separation_of_rows([1.0, 2.0, 0.0, 3.0], [True, False, True, False], [0, 0, 1, 1])
     assert two.low == 0.0 and not two.beyond(0.6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_number_that_is_none_is_refused(bad):
+    values, forged, labels = np.arange(12.0), np.arange(12) % 2 == 0, np.arange(12) // 2
+    values[3] = bad
+    with pytest.raises(InvalidInput, match="NaN or infinity"):
+        separation_of_rows(values, forged, labels)
+    first, second = np.triu_indices(12, 1)
+    with pytest.raises(InvalidInput, match="NaN or infinity"):
+        separation_of_pairs(values, first, second, labels[first] == labels[second], labels)

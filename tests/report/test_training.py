@@ -49,3 +49,24 @@ def test_the_margin_curve_says_where_a_tenth_is_active():
     assert "trained with 0.2" in drawn.svg
     soft = RunCurve(margins, margins, np.array([0.2, 0.3, 0.4]), "squared", "soft", 120, 6)
     assert "Trained with soft" in margin_drawing(soft).caption and "tenth" not in margin_drawing(soft).caption
+
+
+def test_damaged_notes_cost_their_own_lines_and_nothing_else(tmp_path):
+    lines = [
+        '{"phase": "train", "step": 1, "loss": 0.5, "margin": "wide"}',
+        '{"phase": "train", "step": 2, "loss": NaN, "margin": true}',
+        '{"phase": "train", "step": 3, "loss": 0.4, "rank": Infinity}',
+        '{"phase": "train", "step": "four", "loss": 0.3}',
+        '{"phase": 5, "step": 5}',
+        '{"phase": "validate", "step": 3, "validation_eer": "low"}',
+        "[1]",
+        '"text"',
+        '{"phase": "train", "ste',
+    ]
+    (tmp_path / "history.jsonl").write_text("\n".join(lines))
+    history = read_history(tmp_path / "history.jsonl")
+    assert [entry["step"] for entry in history] == [1, 2, 3, 3]
+    assert [drawing.heading for drawing in training_drawings(history)] == ["Loss"]
+    assert remark_lines(history, {"remarks": "none"}) == ()
+    noted = [1, {"step": "two", "text": "a"}, {"step": 7}, {"step": 8, "text": "said"}]
+    assert remark_lines(history, {"remarks": noted}) == ("Step 7: ", "Step 8: said")

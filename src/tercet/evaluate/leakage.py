@@ -50,7 +50,7 @@ def separation_of_rows(
     this one?" over the names. The interval leaves out one of 20 groups of identities at a time (jackknife, Student's t,
     one-sided `level`): rows of one identity are not independent.
 
-    Cost: 21 sorts. Raises InvalidInput where a kind is missing.
+    Cost: 21 sorts. Raises InvalidInput where a kind is missing or a number is not finite.
     """
     forged = np.asarray(forged_N, dtype=np.bool_)
     labels = checked_labels(labels_N, len(forged), "labels_N")
@@ -81,7 +81,8 @@ def separation_of_pairs(
     """AUC of genuine over impostor pairs by the score -|value of the first row - value of the second|.
 
     For names the score is 0 where both are equal and -1 where they differ. The interval as in `separation_of_rows`; a
-    pair goes where either identity goes. Cost: 21 sorts of P. Raises InvalidInput where a kind of pair is missing.
+    pair goes where either identity goes. Cost: 21 sorts of P. Raises InvalidInput where a kind of pair is missing or a
+    number is not finite.
     """
     values, genuine = np.asarray(values_N), np.asarray(genuine_P, dtype=np.bool_)
     labels = checked_labels(labels_N, len(values), "labels_N")
@@ -94,6 +95,8 @@ def separation_of_pairs(
 def _auc(values: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_]) -> float:
     if not 0 < int(positive.sum()) < len(positive):
         raise InvalidInput("needs both kinds")
+    if not np.isfinite(values).all():
+        raise InvalidInput("values_N: holds NaN or infinity")
     return error_curve(values.astype(np.float64), positive).auc()
 
 

@@ -26,7 +26,7 @@ from tercet.report.embedding_map import Map, make_map, map_rows
 from tercet.report.examples import draw_queries, hardest_false_matches, hardest_false_non_matches
 from tercet.report.margin import curve_of_vectors
 from tercet.report.page import Drawing, Fact, Page, Pair, Picture, Query, Ranked, Suspect, Table, picture
-from tercet.report.training import margin_drawing, read_history, remark_lines, training_drawings
+from tercet.report.training import is_number, margin_drawing, read_history, remark_lines, training_drawings
 from tercet.report.words import calibration_text, columns_and_systems, result_text, system_name
 from tercet.run import Model
 from tercet.run.files import read_json
@@ -45,7 +45,7 @@ PAIRS_DRAWN = 1_000_000  # scores behind the diagrams; above this many pairs a s
 def invocation(model: Model) -> tuple[Path, str]:
     """The data and the layout that a run was trained on: as its command named them, or else as the run notes them."""
     noted = _noted(model.path / "command.json")
-    return Path(noted.get("data", model.config["data"]["path"])), str(noted.get("layout", "auto"))
+    return Path(str(noted.get("data", model.config["data"]["path"]))), str(noted.get("layout", "auto"))
 
 
 def collect(
@@ -333,12 +333,14 @@ def _provenance(
     noted = _noted(model.path / "command.json")
     packages = ", ".join(f"{name} {version}" for name, version in config["packages"].items())
     facts = [
-        Fact("Trained with", noted["command"], code=True) if "command" in noted else None,
+        Fact("Trained with", str(noted["command"]), code=True) if "command" in noted else None,
         *(Fact(name, command, code=True) for name, command in commands),
         Fact("Model", config["fingerprint"], code=True),
         Fact("Data", str(noted.get("data", config["data"]["path"])), code=True),
         Fact("Seed", f"{config['seed']} for the training, {seed} for this page"),
-        Fact("Training", f"{metrics['steps']:,} steps in {metrics['seconds']:.0f} s") if "steps" in metrics else None,
+        Fact("Training", f"{metrics['steps']:,} steps in {metrics['seconds']:.0f} s")
+        if is_number(metrics.get("steps")) and is_number(metrics.get("seconds"))
+        else None,
         Fact("Skipped files", f"{len(config['data']['skipped']) + len(evaluation['skipped'])}"),
         Fact("Versions", f"tercet {config['tercet']}, {packages}"),
         Fact("Page made", datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")),

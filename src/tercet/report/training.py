@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,27 +14,37 @@ from tercet.report.margin import RunCurve
 from tercet.report.page import Drawing
 from tercet.report.words import rate
 
-__all__ = ["margin_drawing", "read_history", "remark_lines", "training_drawings"]
+__all__ = ["is_number", "margin_drawing", "read_history", "remark_lines", "training_drawings"]
 
 Entries = Sequence[Mapping[str, Any]]
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The lines of history.jsonl; a last one that a kill has cut off is left out."""
+    """The lines of history.jsonl; one that a kill has cut off, or that is no step of a training, is left out."""
     entries = []
     for line in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
             entry = json.loads(line)
         except ValueError:
             continue
-        if isinstance(entry, dict) and "phase" in entry and "step" in entry:
+        if isinstance(entry, dict) and isinstance(entry.get("phase"), str) and is_number(entry.get("step")):
             entries.append(entry)
     return entries
 
 
+def is_number(value: object) -> bool:
+    """Whether a value of a note can be drawn or printed as a number: no text, no NaN, no infinity."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def remark_lines(entries: Entries, metrics: Mapping[str, Any]) -> tuple[str, ...]:
     """What the doctor said, in order of steps; and when mining changed."""
-    said = {(int(remark["step"]), str(remark["text"])) for remark in metrics.get("remarks") or ()}
+    noted = metrics.get("remarks")
+    said = {
+        (int(remark["step"]), str(remark.get("text", "")))
+        for remark in (noted if isinstance(noted, list) else ())
+        if isinstance(remark, dict) and is_number(remark.get("step"))
+    }
     said |= {(int(e["step"]), str(e["remark"])) for e in entries if e["phase"] == "remark" and e.get("remark")}
     mining = [(int(e["step"]), str(e["mining"])) for e in entries if e["phase"] == "train" and e.get("mining")]
     for (_, before), (step, now) in itertools.pairwise(mining):
@@ -51,7 +62,7 @@ def training_drawings(entries: Entries) -> tuple[Drawing, ...]:
     def draw(heading: str, caption: str, ylabel: str, series: Mapping[str, tuple[Entries, str]]) -> None:
         lines = {}
         for name, (some, key) in series.items():
-            known = [(entry["step"], entry[key]) for entry in some if entry.get(key) is not None]
+            known = [(entry["step"], entry[key]) for entry in some if is_number(entry.get(key))]
             if len(known) > 1:
                 lines[name] = ([step for step, _ in known], [value for _, value in known])
         if lines:
@@ -73,7 +84,7 @@ def training_drawings(entries: Entries) -> tuple[Drawing, ...]:
         "distance",
         {"same identity": (looks, "mean_positive"), "two identities": (looks, "mean_negative")},
     )
-    if len({entry["margin"] for entry in looks if entry.get("margin") is not None}) > 1:
+    if len({entry["margin"] for entry in looks if is_number(entry.get("margin"))}) > 1:
         draw("Margin", "The margin that was asked for at each step.", "margin", {"margin": (looks, "margin")})
     draw(
         "Directions",
@@ -81,7 +92,7 @@ def training_drawings(entries: Entries) -> tuple[Drawing, ...]:
         "effective rank",
         {"rank": (looks, "rank")},
     )
-    eers = [entry["validation_eer"] for entry in scores if entry.get("validation_eer") is not None]
+    eers = [entry["validation_eer"] for entry in scores if is_number(entry.get("validation_eer"))]
     if eers:
         draw(
             "Validation EER",
