@@ -31,7 +31,12 @@ def serve(
     no_key: Annotated[
         bool, typer.Option("--no-key", help="Let everybody call who reaches an address other than 127.0.0.1.")
     ] = False,
-    at_once: Annotated[int, typer.Option(min=1, help="Requests worked on at a time; others are told to wait.")] = 8,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Requests worked on at a time; others are told to come again.", show_default="two for each core"
+        ),
+    ] = None,
     per_minute: Annotated[
         float, typer.Option(help="Verifications, identifications and searches a minute for each key.")
     ] = 120.0,
@@ -67,7 +72,7 @@ def serve(
         max_file_bytes=int(max_mb * 1e6),
         max_pixels=max_pixels,
         max_seconds=max_seconds,
-        at_once=at_once,
+        **({} if at_once is None else {"at_once": at_once}),
         per_minute=per_minute,
     )
     model = load(run)

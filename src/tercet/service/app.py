@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, FastAPI, Query, Request, Response, Security
@@ -38,7 +38,7 @@ _ABOUT: Final = (
 
 _BEARER: Final[Any] = Security(HTTPBearer(auto_error=False))  # checked by `who_calls`; here for the description
 
-_Work = Callable[[Form], Awaitable[tuple[dict[str, Any], dict[str, Any]]]]
+_Work = Callable[[Form], tuple[dict[str, Any], dict[str, Any]]]
 
 
 def make_app(model: Model, gallery: Gallery, settings: Settings, journal: Journal | None = None) -> FastAPI:
@@ -68,7 +68,8 @@ def make_app(model: Model, gallery: Gallery, settings: Settings, journal: Journa
             await asyncio.to_thread(desk.close)
 
     app = FastAPI(title="tercet", version=__version__, description=_ABOUT, docs_url=None, redoc_url=None, lifespan=life)
-    app.add_middleware(Door, names=None if settings.keys else settings.names, metrics=metrics, journal=journal)
+    names = None if settings.keys else settings.names
+    app.add_middleware(Door, names=names, admission=admission, metrics=metrics, journal=journal)
 
     def caller(request: Request, _: Any = _BEARER) -> str:
         name = who_calls(request.headers, settings.keys, request.client.host if request.client else "")
@@ -82,13 +83,12 @@ def make_app(model: Model, gallery: Gallery, settings: Settings, journal: Journa
         request: Request, work: _Work, *, files: tuple[str, ...], fields: tuple[str, ...], most_files: int
     ) -> dict[str, Any]:
         """Read a form and work on it, each only while there is room."""
-        admission.check()
         with admission.memory(declared_bytes(request, settings.body_bytes(most_files))):
             found = await read_form(request, settings, files=files, fields=fields, most_files=most_files)
             with admission.work():
                 metrics.working(admission.working)
                 try:
-                    answer, facts = await work(found)
+                    answer, facts = await desk.work(work, found)
                 finally:
                     metrics.working(admission.working - 1)
         request.state.facts.update(facts)
@@ -169,7 +169,7 @@ def make_app(model: Model, gallery: Gallery, settings: Settings, journal: Journa
     ) -> dict[str, Any]:
         """Who is enrolled, by name."""
         with admission.work():
-            return await desk.people(offset, limit) | {"request_id": request.state.id}
+            return await desk.work(desk.people, offset, limit) | {"request_id": request.state.id}
 
     @app.get(
         "/v1/picture/{template}",
@@ -179,7 +179,7 @@ def make_app(model: Model, gallery: Gallery, settings: Settings, journal: Journa
     )
     async def picture(template: str) -> Response:
         """The small picture that was stored with a template."""
-        return Response(await desk.picture(template), media_type="image/jpeg")
+        return Response(await desk.look(desk.picture, template), media_type="image/jpeg")
 
     @app.get(
         "/v1/about",

@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any, Final, ParamSpec, TypeVar, final
 
@@ -51,7 +52,7 @@ _Answer = tuple[dict[str, Any], dict[str, Any]]
 class Desk:
     """A model and a gallery at work for many callers.
 
-    Decoding, the model and the gallery have threads of their own, so that none of them waits for another's.
+    `work` and `look` run its other methods in threads; the model has one thread for all of them.
     """
 
     def __init__(self, model: Model, gallery: Gallery, settings: Settings, metrics: Metrics, journal: Journal) -> None:
@@ -62,18 +63,29 @@ class Desk:
         self._metrics = metrics
         self._journal = journal
         self._batcher = Batcher(model.embed, metrics.batch)
-        self._decoders = ThreadPoolExecutor(2, "tercet-decode")
-        self._readers = ThreadPoolExecutor(4, "tercet-gallery")
+        self._workers = ThreadPoolExecutor(settings.at_once, "tercet-work")
+        self._lookers = ThreadPoolExecutor(2, "tercet-look")
         self._pictures = are_pictures(model.front_end)
         self._healthy_until = 0.0
 
     def close(self) -> None:
         """Finish what is being done and let go of the threads; the gallery stays open."""
+        self._workers.shutdown()
+        self._lookers.shutdown()
         self._batcher.close()
-        self._decoders.shutdown()
-        self._readers.shutdown()
 
-    async def verify(self, form: Form) -> _Answer:
+    async def work(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something that decides or changes, in a thread of its own from beginning to end.
+
+        One change of threads each way: under load every one waits for its turn in the event loop.
+        """
+        return await asyncio.wrap_future(self._workers.submit(do, *args, **kwargs))
+
+    async def look(self, do: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do something that only looks into the gallery; it waits for no work."""
+        return await asyncio.wrap_future(self._lookers.submit(do, *args, **kwargs))
+
+    def verify(self, form: Form) -> _Answer:
         """`tercet verify`: two files, or a file and a claim."""
         a, b = _only(form, "a"), form.in_field("b")
         claim = form.one("claim")
@@ -82,46 +94,43 @@ class Desk:
         name = check_name("claim", claim) if claim else ""
         vectors_ND, reason = None, ""
         try:
-            _, vectors_ND = await self._embedded([a, *b], ("a", "b"))
+            _, vectors_ND = self._embedded([a, *b], ("a", "b")[: 1 + len(b)])
         except TooLittle as error:
             reason = str(error)
         if claim:
-            found = await self._of(name, lambda: self._claimed(vectors_ND, name, reason))
+            found = self._of(name, lambda: self._claimed(vectors_ND, name, reason))
             answer = found.to_json()
         elif vectors_ND is None:
             answer = self.model.undecided(reason).to_json()
         else:
-            answer = (await self._in_thread(self.model.compare, vectors_ND)).to_json()
+            answer = self.model.compare(vectors_ND).to_json()
         self._metrics.decided("verify", answer["decision"])
         return answer, {"decision": answer["decision"], "subject": self._pseudonym(name) if name else None}
 
-    async def identify(self, form: Form) -> _Answer:
+    def identify(self, form: Form) -> _Answer:
         """`tercet identify`: who of those enrolled, or nobody."""
         upload = _only(form, "file")
         count, tags = form.count("k", 5, _MOST_CANDIDATES), _tags(form)
         try:
-            _, vectors_ND = await self._embedded([upload], ("file",))
-            found = await self._in_thread(
-                lambda: identify(self.gallery, self.model.calibration, vectors_ND[0], candidates=count, tags=tags)
-            )
+            _, vectors_ND = self._embedded([upload], ("file",))
+            found = identify(self.gallery, self.model.calibration, vectors_ND[0], candidates=count, tags=tags)
         except TooLittle as error:
-            reason = str(error)
-            found = await self._in_thread(lambda: identify_nothing(self.gallery, self.model.calibration, reason))
+            found = identify_nothing(self.gallery, self.model.calibration, str(error))
         self._metrics.decided("identify", found.decision)
         answer = found.to_json() | {"candidates": _candidates(found.candidates)}
         subject = self._pseudonym(found.identity) if found.identity else None
         return answer, {"decision": found.decision, "subject": subject}
 
-    async def search(self, form: Form) -> _Answer:
+    def search(self, form: Form) -> _Answer:
         """`tercet search`: the enrolled samples most like one."""
         upload = _only(form, "file")
         count, tags = form.count("k", 10, _MOST_CANDIDATES), _tags(form)
-        _, vectors_ND = await self._embedded([upload], ("file",))
-        hits = await self._in_thread(lambda: self.gallery.search(vectors_ND[0], count, tags=tags))
-        size = await self._in_thread(lambda: self.gallery.count(tags=tags))
+        _, vectors_ND = self._embedded([upload], ("file",))
+        hits = self.gallery.search(vectors_ND[0], count, tags=tags)
+        size = self.gallery.count(tags=tags)
         return {"results": _candidates(hits), "gallery": size, "model": self.model.fingerprint}, {"results": len(hits)}
 
-    async def enroll(self, form: Form) -> _Answer:
+    def enroll(self, form: Form) -> _Answer:
         """`tercet enroll NAME FILE...`: on the disk when this returns."""
         name, tags = check_name("identity", form.one("identity")), _tags(form)
         retain_s = retention_s(form.one("retain"), "retain")
@@ -132,46 +141,39 @@ class Desk:
         if keep and not self._pictures:
             raise Refusal(400, "store_pictures: the samples of this model are not pictures")
         labels = tuple(f"file {number}" for number in range(1, len(uploads) + 1))
-        samples, vectors_ND = await self._embedded(uploads, labels)
+        samples, vectors_ND = self._embedded(uploads, labels)
         calibration = self.model.calibration
 
-        def work() -> dict[str, Any]:
-            prepared = prepare(
-                self.gallery,
-                vectors_ND,
-                [name] * len(uploads),
-                [hashlib.sha256(upload.data).hexdigest()[:32] for upload in uploads],
-                paths=[upload.name for upload in uploads],
-                picture=samples.__getitem__ if self._pictures else None,
-                calibration=calibration,
-                tags=tags,
-                keep_pictures=keep,
-                force=force,
-            )
-            if not prepared.templates:
-                raise Refusal(422, f"{labels[0]}: {prepared.refused[0].reason}")
-            done = self.gallery.enroll(
-                prepared.templates, retain_s=retain_s, calibration=calibration and calibration.id
-            )
-            doubts = {"refused": prepared.refused, "warnings": prepared.warnings}
-            return {
-                "model": self.model.fingerprint,
-                "enrolled": done.templates,
-                "identities": done.identities,
-                "replaced": done.replaced,
-                "calibration": calibration and calibration.id,
-            } | {
-                key: [{"identity": d.identity, "path": d.path, "reason": d.reason} for d in some]
-                for key, some in doubts.items()
-            }
+        prepared = prepare(
+            self.gallery,
+            vectors_ND,
+            [name] * len(uploads),
+            [hashlib.sha256(upload.data).hexdigest()[:32] for upload in uploads],
+            paths=[upload.name for upload in uploads],
+            picture=samples.__getitem__ if self._pictures else None,
+            calibration=calibration,
+            tags=tags,
+            keep_pictures=keep,
+            force=force,
+        )
+        if not prepared.templates:
+            raise Refusal(422, f"{labels[0]}: {prepared.refused[0].reason}")
+        done = self.gallery.enroll(prepared.templates, retain_s=retain_s, calibration=calibration and calibration.id)
+        answer = {
+            "model": self.model.fingerprint,
+            "enrolled": done.templates,
+            "identities": done.identities,
+            "replaced": done.replaced,
+            "refused": [asdict(doubt) for doubt in prepared.refused],
+            "warnings": [asdict(doubt) for doubt in prepared.warnings],
+            "calibration": calibration and calibration.id,
+        }
+        return answer, {"subject": self._pseudonym(name), "templates": done.templates}
 
-        answer = await self._in_thread(work)
-        return answer, {"subject": self._pseudonym(name), "templates": answer["enrolled"]}
-
-    async def forget(self, form: Form) -> _Answer:
+    def forget(self, form: Form) -> _Answer:
         """`tercet forget NAME`: gone from the gallery, and a local one's files, when this returns."""
         name = check_name("identity", form.one("identity"))
-        removed = await self._of(name, lambda: self.gallery.forget(name))
+        removed = self._of(name, lambda: self.gallery.forget(name))
         shown = {
             "identities": list(removed.identities),
             "templates": removed.templates,
@@ -180,9 +182,9 @@ class Desk:
         answer = {"identity": name, "removed": shown, "erased": removed.erased, "model": self.model.fingerprint}
         return answer, {"subject": self._pseudonym(name), "templates": removed.templates}
 
-    async def people(self, offset: int, limit: int) -> dict[str, Any]:
+    def people(self, offset: int, limit: int) -> dict[str, Any]:
         """`tercet gallery list`, a part of it."""
-        found = await self._in_thread(self.gallery.people)
+        found = self.gallery.people()
         shown = [
             {
                 "identity": person.identity,
@@ -195,14 +197,14 @@ class Desk:
         ]
         return {"identities": shown, "total": len(found), "model": self.model.fingerprint}
 
-    async def picture(self, template: str) -> bytes:
+    def picture(self, template: str) -> bytes:
         """The stored picture of a template.
 
         Raises:
             Refusal: 404, there is none.
         """
         known = len(template) <= 64 and template.isascii() and template.isalnum()
-        found = await self._in_thread(self.gallery.picture, template) if known else b""
+        found = self.gallery.picture(template) if known else b""
         if not found:
             raise Refusal(404, "no picture is stored under that name")
         return found
@@ -216,7 +218,7 @@ class Desk:
         if not self._batcher.alive:
             raise Refusal(503, "the model's thread has ended", kind="fault")
         if time.monotonic() > self._healthy_until:
-            await self._in_thread(self.gallery.count)
+            await self.look(self.gallery.count)
             self._healthy_until = time.monotonic() + _HEALTH_S
 
     async def purge_for_ever(self) -> None:
@@ -224,50 +226,41 @@ class Desk:
         while True:
             await asyncio.sleep(self._settings.purge_s)
             try:
-                removed = await self._in_thread(self.gallery.purge)
+                removed = await self.look(self.gallery.purge)
             except GalleryError as error:
                 self._journal.defect(error, during="purge")
                 continue
             if removed.templates:
                 self._journal.write("purged", templates=removed.templates, pictures=removed.pictures)
 
-    async def _embedded(
+    def _embedded(
         self, uploads: Sequence[Upload], labels: Sequence[str]
     ) -> tuple[list[npt.NDArray[Any]], npt.NDArray[np.float32]]:
         """Samples and vectors [N, D] of uploads; an error calls them by their labels."""
-        loop = asyncio.get_running_loop()
-        decoding = [
-            loop.run_in_executor(self._decoders, self.reader.decode, upload.data, label)
-            for upload, label in zip(uploads, labels, strict=False)
-        ]
         samples: list[npt.NDArray[Any]] = []
-        failed: list[BaseException] = []
-        for outcome in await asyncio.gather(*decoding, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                failed.append(outcome)
-            else:
-                samples.append(outcome)
-        if failed:
-            # A file that cannot be read is the sender's to mend, whatever else the others hold.
-            raise next((error for error in failed if not isinstance(error, TooLittle)), failed[0])
-        return samples, await asyncio.wrap_future(self._batcher.submit(samples))
+        too_little: TooLittle | None = None
+        for upload, label in zip(uploads, labels, strict=True):
+            try:
+                samples.append(self.reader.decode(upload.data, label))
+            except TooLittle as error:
+                too_little = too_little or error
+        if too_little is not None:
+            raise too_little  # only where all can be read: the sender has first to mend what cannot
+        return samples, self._batcher.submit(samples).result()
 
     def _claimed(self, vectors_ND: npt.NDArray[np.float32] | None, name: str, reason: str) -> Claim:
         if vectors_ND is None:
             return Claim(self.model.undecided(reason), name, len(self.gallery.of(name)))
         return verify_claim(self.gallery, self.model.calibration, vectors_ND[0], name)
 
-    async def _of(self, name: str, work: Callable[[], T]) -> T:
+    def _of(self, name: str, work: Callable[[], T]) -> T:
         """Work on somebody who must be enrolled."""
         try:
-            return await self._in_thread(work)
+            return work()
         except GalleryError:
-            if await self._in_thread(self.gallery.has, name):
+            if self.gallery.has(name):
                 raise
             raise Refusal(404, "nobody of that name is enrolled") from None
-
-    async def _in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.wrap_future(self._readers.submit(work, *args, **kwargs))
 
     def _pseudonym(self, name: str) -> str:
         return self.gallery.audit.pseudonym(name)

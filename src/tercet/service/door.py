@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tercet.service.access import check_page
 from tercet.service.journal import Journal
+from tercet.service.limits import Admission
 from tercet.service.metrics import Metrics
 from tercet.service.refusal import Refusal
 
@@ -34,11 +35,16 @@ _READ_ON: Final = 2**20  # bytes of a refused upload that are read and dropped, 
 class Door:
     """Middleware around the whole application; `request.state` gets `id` and `facts`, a dict for the log."""
 
-    def __init__(self, app: ASGIApp, *, names: frozenset[str] | None, metrics: Metrics, journal: Journal) -> None:
+    def __init__(
+        self, app: ASGIApp, *, names: frozenset[str] | None, admission: Admission, metrics: Metrics, journal: Journal
+    ) -> None:
         self._app = app
+        self._admission = admission
         self._names = names
         self._metrics = metrics
         self._journal = journal
+        self._silent_until = 0.0
+        self._unlogged = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -74,6 +80,8 @@ class Door:
         try:
             try:
                 check_page(headers, self._names)
+                if scope["method"] == "POST":  # before anything is done that costs time: the way out must stay fast
+                    self._admission.check()
             except Refusal as refusal:
                 facts["refused"] = refusal.kind
                 await problem(refusal, request_id)(scope, read, write)
@@ -86,20 +94,37 @@ class Door:
                 defect = Refusal(500, "this is a defect of the service; its log names the request", kind="defect")
                 await problem(defect, request_id)(scope, read, write)
         finally:
-            seconds = time.perf_counter() - began
-            route = getattr(scope.get("route"), "path", "other")
-            self._metrics.answered(route, answered, seconds)
-            if "refused" in facts:
-                self._metrics.refused(facts["refused"])
-            self._journal.write(
-                "request",
-                request_id=request_id,
-                method=scope["method"] if scope["method"] in _METHODS else "other",
-                route=route,
-                status=answered,
-                ms=round(1000 * seconds, 1),
-                **facts,
-            )
+            self._record(scope, answered, time.perf_counter() - began)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count and log an answer."""
+        facts = scope["state"]["facts"]
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.answered(route, status, seconds)
+        if "refused" in facts:
+            self._metrics.refused(facts["refused"])
+        if facts.get("refused") == "busy" and not self._first_of_second(facts):
+            return
+        self._journal.write(
+            "request",
+            request_id=scope["state"]["id"],
+            method=scope["method"] if scope["method"] in _METHODS else "other",
+            route=route,
+            status=status,
+            ms=round(1000 * seconds, 1),
+            **facts,
+        )
+
+    def _first_of_second(self, facts: dict[str, Any]) -> bool:
+        """Of refusals for want of room one a second is logged, with the number of those before it that were not."""
+        now = time.monotonic()
+        if now < self._silent_until:
+            self._unlogged += 1
+            return False
+        self._silent_until = now + 1
+        if self._unlogged:
+            facts["unlogged"], self._unlogged = self._unlogged, 0
+        return True
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})

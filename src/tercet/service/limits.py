@@ -29,9 +29,18 @@ class Admission:
         self.working = 0
         self.bytes = 0
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no place among those that are worked on."""
+        return self.working >= self._at_once
+
     def check(self) -> None:
-        """Refuse before an upload is read that could not be worked on."""
-        if self.working >= self._at_once:
+        """Refuse what could not be worked on.
+
+        Raises:
+            Refusal: 503.
+        """
+        if self.full:
             raise Refusal(503, "too many requests at once; come again in a second", retry_s=1, kind="busy")
 
     @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final, final
 
@@ -32,7 +32,7 @@ class Settings:
         max_files: Of one enrolment.
         max_pixels: A picture whose header names more is refused before it is decoded.
         max_seconds: A recording whose header names more is refused before it is decoded.
-        at_once: Requests that are worked on at a time; who comes beyond is told so at once.
+        at_once: Requests that are worked on at a time, two for each core unless told; who comes beyond is refused.
         bytes_at_once: Bytes of uploads in memory at a time.
         upload_s: Seconds in which an upload must have arrived.
         per_minute: Verifications, identifications and searches a minute for each key (without keys: each address).
@@ -48,17 +48,17 @@ class Settings:
     max_files: int = 10
     max_pixels: int = 50_000_000
     max_seconds: float = 300.0
-    at_once: int = 8
+    at_once: int = field(default_factory=lambda: 2 * max(2, os.cpu_count() or 2))
     bytes_at_once: int = 256 * 2**20
     upload_s: float = 60.0
     per_minute: float = 120.0
     purge_s: float = 3600.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for one in fields(self):
+            value = getattr(self, one.name)
             if isinstance(value, int | float) and not (math.isfinite(value) and value > 0):
-                raise InvalidOption(f"{field.name}={value}: must be above 0")
+                raise InvalidOption(f"{one.name}={value}: must be above 0")
 
     def body_bytes(self, files: int) -> int:
         """Of one request that may bring so many files."""
