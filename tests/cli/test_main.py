@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -90,7 +92,11 @@ def test_errors_become_codes(run, failing) -> None:
     assert (ended.code, ended.err) == (2, "tercet: run/weights: No space left on device\n")
 
     failing(KeyboardInterrupt())
-    assert run().code == 130
+    ended = run()
+    assert (ended.code, ended.err) == (130, "tercet: interrupted\n")
+
+    failing(BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert run().code == 141
 
     failing(typer.Exit(3))
     assert run().code == 3
@@ -126,6 +132,19 @@ def test_a_closed_pipe_is_no_negative_answer() -> None:
     __import__("os").close(read)
     ended = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE)
     assert ended.returncode not in (0, 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+def test_an_answer_that_nobody_can_read_is_none(tmp_path: Path) -> None:
+    """Stdout was closed before the start."""
+    code = "import sys; from tercet.cli.output import Screen; import tercet.cli.main as m; import typer\n"
+    code += "app = typer.Typer()\n@app.command()\ndef f() -> None: Screen(as_json=True).emit({'a': 1})\n"
+    code += "m.app = app; sys.exit(m.main([]))"
+    (tmp_path / "answer.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "answer.py")]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b'{"a": 1}\n'
+    ended = subprocess.run(["sh", "-c", f"{shlex.join(command)} >&-"], capture_output=True)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 def test_no_arguments_print_the_help_and_nothing_else(capsys) -> None:

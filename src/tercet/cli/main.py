@@ -13,6 +13,7 @@ The modules of the verbs import torch and the rest inside their functions, so th
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -94,18 +95,26 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         given = sys.argv[1:] if args is None else list(args)
         # The verbs that make a run note in it the command they were given.
-        code = app(args=given, obj=given, prog_name="tercet", standalone_mode=False)
+        # Not `app(...)`, which would end on Ctrl-C without a word.
+        command = typer.main.get_command(app)
+        with command.make_context("tercet", list(given), obj=given) as context:
+            command.invoke(context)
+        code = 0
+    except typer.Exit as ended:
+        code = ended.exit_code
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except TercetError as error:
         return _fail(str(error), EXIT_USAGE)
+    except (
+        BrokenPipeError,
+        SystemExit,
+    ):  # the latter is how the printing of tables answers to a closed pipe, with code 1
+        return _gone()
     except OSError as error:
         # For example a full disk or a folder without permission; the file is named where the system names it.
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", EXIT_USAGE)
-    except SystemExit:
-        # The parser's answer to a closed pipe, with code 1, which would read as a negative answer.
-        return EXIT_PIPE
     except typer.Abort:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except Exception as error:
@@ -118,7 +127,14 @@ def main(args: Sequence[str] | None = None) -> int:
             return _fail(f"{message()} (tercet --help lists the commands and options)", EXIT_USAGE)
         traceback.print_exc()
         return _fail("this is a defect of tercet, please report it with the lines above", EXIT_DEFECT)
-    return code if isinstance(code, int) else 0
+    return code
+
+
+def _gone() -> int:
+    """The reader of stdout has gone: nothing more can be told, not even by the interpreter's last flush."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_PIPE
 
 
 def _fail(message: str, code: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import shutil
@@ -77,6 +78,8 @@ class Screen:
     def emit(self, result: Mapping[str, Any]) -> None:
         """The result as one JSON object on stdout; nothing without `--json`."""
         if self.as_json:
+            if sys.stdout is None:  # closed by whoever called: an answer that nobody gets is none
+                raise BrokenPipeError(errno.EPIPE, "stdout is closed")
             typer.echo(json.dumps(_plain(result), allow_nan=False))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
