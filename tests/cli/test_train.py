@@ -46,14 +46,21 @@ def test_options_of_scale_reach_the_training(run, digits: Path, tmp_path: Path) 
     out = tmp_path / "run"
     sizes = ("--batch-size", "20", "--samples-per-identity", "5", "--chunk", "8", "--checkpoints", "3")
     memory = ("--memory", "40", "--memory-age", "9", "--memory-warmup", "2", "--memory-momentum", "0.9")
-    rest = ("--precision", "bfloat16", "--clip", "5", "--no-compile", "--timeout", "30")
+    rest = ("--precision", "bfloat16", "--clip", "5", "--temper", "0.5", "--no-compile", "--timeout", "30")
     ended = run(
         "train", digits / "digits.csv", "--task", "digits", "--epochs", "1", "--out", out, *sizes, *memory, *rest
     )
     assert ended.code == 0, ended.err
     settings = json.loads((out / "plan.json").read_text())["settings"]
     expected = {"identities_per_batch": 4, "samples_per_identity": 5, "chunk": 8, "checkpoints": 3, "memory": 40}
-    expected |= {"memory_age": 9, "memory_warmup": 2, "memory_momentum": 0.9, "precision": "bfloat16", "clip": 5.0}
+    expected |= {
+        "memory_age": 9,
+        "memory_warmup": 2,
+        "memory_momentum": 0.9,
+        "precision": "bfloat16",
+        "clip": 5.0,
+        "temper": 0.5,
+    }
     assert {name: settings[name] for name in expected} == expected and settings["compile"] is False
     assert "% outside the encoder" in ended.err
     again = ("train", digits / "digits.csv", "--out", out, "--resume", "--epochs", "2")
@@ -120,6 +127,7 @@ def test_resume_goes_on_with_a_longer_budget_and_with_the_same_options(run, digi
         (("--task", "digits", "--chunk", "0"), "chunk=0"),
         (("--task", "digits", "--precision", "float8"), "precision='float8' is not known"),
         (("--task", "digits", "--clip", "-1"), "clip=-1"),
+        (("--task", "digits", "--temper", "2"), "temper=2"),
         (("--task", "digits", "--checkpoints", "1"), "checkpoints=1"),
         (("--task", "digits", "--memory-age", "5"), "memory_age has no meaning without memory"),
     ],

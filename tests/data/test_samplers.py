@@ -252,3 +252,41 @@ def test_groups_that_say_nothing_change_nothing():
         np.testing.assert_array_equal(plain.batch(step), grouped.batch(step))
     with pytest.raises(InvalidInput, match=r"groups: must be integers \[60\], not \[59\]"):
         PKSampler(labels, identities_per_batch=4, samples_per_identity=3, seed=5, groups=np.zeros(59, np.int64))
+
+
+@given(
+    counts=st.lists(st.integers(2, 23), min_size=3, max_size=9),
+    identities=st.integers(2, 5),
+    samples=st.integers(2, 4),
+    seed=st.integers(0, 99),
+    temper=st.sampled_from([0.0, 0.5, 1.0]),
+)
+def test_tempered_visits_are_as_many_as_said_and_none_comes_twice_into_a_batch(
+    counts, identities, samples, seed, temper
+):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    sampler = PKSampler(labels, identities_per_batch=identities, samples_per_identity=samples, seed=seed, temper=temper)
+    wanted = np.maximum(np.rint(np.ceil(np.array(counts) / samples) ** temper), 1)
+    visits = np.zeros(len(counts))
+    for step in range(sampler.batches_per_round):
+        rows = sampler.batch(step)
+        there, each = np.unique(labels[rows], return_counts=True)
+        assert len(there) == sampler.identities_per_batch and len(set(rows.tolist())) == len(rows)
+        assert (each == np.minimum(np.array(counts)[there], samples)).all()
+        visits[there] += 1
+    # A batch that was short is filled up, so a visit more is possible, and there are no more visits than batches.
+    assert (visits >= np.minimum(wanted, sampler.batches_per_round)).all()
+    assert visits.sum() <= wanted.sum() + identities - 1 or wanted.max() > sampler.batches_per_round
+
+
+def test_fully_tempered_a_round_uses_every_sample_and_frequent_identities_come_more_often():
+    counts = [40, 20, 12, 4, 4, 4, 8, 2]
+    labels = np.repeat(np.arange(8), counts)
+    for temper, first in ((0.0, 1), (0.5, 3), (1.0, 10)):
+        sampler = PKSampler(labels, identities_per_batch=2, samples_per_identity=4, seed=3, temper=temper)
+        steps = range(sampler.batches_per_round, 2 * sampler.batches_per_round)
+        rows = np.concatenate([sampler.batch(step) for step in steps])
+        assert sum((labels[sampler.batch(step)] == 0).any() for step in steps) == first
+        assert (len(set(rows.tolist())) == len(labels)) == (temper == 1)
+    with pytest.raises(InvalidInput, match="temper"):
+        PKSampler(labels, identities_per_batch=2, samples_per_identity=4, seed=3, temper=1.5)

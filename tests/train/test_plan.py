@@ -59,7 +59,17 @@ def test_settings_with_other_keys_are_refused():
 
 def test_settings_of_a_run_from_before_chunks_and_memory_are_read():
     values = Settings(epochs=1).to_json()
-    for name in ("chunk", "clip", "compile", "checkpoints", "memory", "memory_age", "memory_warmup", "memory_momentum"):
+    for name in (
+        "temper",
+        "chunk",
+        "clip",
+        "compile",
+        "checkpoints",
+        "memory",
+        "memory_age",
+        "memory_warmup",
+        "memory_momentum",
+    ):
         del values[name]
     assert Settings.from_json(values) == Settings(epochs=1)
 

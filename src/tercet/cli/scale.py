@@ -23,6 +23,7 @@ __all__ = [
     "MemoryWarmupOption",
     "PrecisionOption",
     "SamplesOption",
+    "TemperOption",
     "TensorboardOption",
     "TimeoutOption",
     "batch_settings",
@@ -41,6 +42,14 @@ BatchSizeOption = Annotated[
 SamplesOption = Annotated[
     int | None,
     typer.Option(help="Samples of each identity in a batch.", show_default="by task", rich_help_panel=_PANEL),
+]
+TemperOption = Annotated[
+    float | None,
+    typer.Option(
+        help="How much more often identities with more samples come: from 0, all alike, to 1, in proportion.",
+        show_default="0",
+        rich_help_panel=_PANEL,
+    ),
 ]
 ChunkOption = Annotated[
     int | None,

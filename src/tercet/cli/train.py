@@ -36,6 +36,7 @@ from tercet.cli.scale import (
     MemoryWarmupOption,
     PrecisionOption,
     SamplesOption,
+    TemperOption,
     TensorboardOption,
     TimeoutOption,
     batch_settings,
@@ -106,6 +107,7 @@ def train(
     ] = None,
     batch_size: BatchSizeOption = None,
     samples_per_identity: SamplesOption = None,
+    temper: TemperOption = None,
     chunk: ChunkOption = None,
     memory: MemoryOption = None,
     memory_age: MemoryAgeOption = None,
@@ -137,7 +139,7 @@ def train(
     given: dict[str, Any] = {"mining": mining, "seed": seed, "margin": None if margin is None else parse_margin(margin)}
     given |= {"doctor": doctor, "chunk": chunk, "precision": precision, "clip": clip, "compile": compile}
     given |= {"memory": memory, "memory_age": memory_age, "memory_warmup": memory_warmup}
-    given |= {"memory_momentum": memory_momentum, "checkpoints": checkpoints}
+    given |= {"memory_momentum": memory_momentum, "temper": temper, "checkpoints": checkpoints}
     settings = {name: value for name, value in given.items() if value is not None}
     if minutes is not None or epochs is not None:
         settings |= {"minutes": minutes, "epochs": epochs}

@@ -25,6 +25,11 @@ class PKSampler:
     order that changes every ceil(n/K) rounds, the short last chunk being filled up from the start of that order. With
     n < K it gives all n. So within each cycle every sample is used. A second visit in a round is an independent draw.
 
+    With `temper` above 0 the frequent identities come more often: one with n samples is visited ceil(n/K)^temper times
+    in a round (rounded, in as many batches), each time with the next chunk. So 0 is balanced by identity, and 1 visits
+    each as often as it has samples: a round uses all of them, each once. Where most identities have one sample, so that
+    the others visit several batches of a round anyway, nothing is tempered.
+
     Forgeries come with the identity that they pretend to be, and never without it: F different ones per visit (all,
     where there are fewer), in cycles of their own. They are no samples of it: the K, the positive pair and the epoch
     are of genuine rows. Forgeries of an identity without a genuine row are never drawn.
@@ -32,8 +37,8 @@ class PKSampler:
     Where groups are known (sessions, videos), that order spreads each group of an identity evenly, so that the K
     samples of a visit are of as many groups as it has: a positive from the same session teaches the session.
 
-    Everything is a function of (labels, groups, P, K, F, seed, step); there is no state to save. Cost per batch: O(P K)
-    and one random order of the identities per round.
+    Everything is a function of (labels, groups, P, K, F, temper, seed, step); there is no state to save, and several
+    processes that divide a batch see the same. Cost per batch: O(P K), and one random order of the visits per round.
 
     Args:
         labels: int [N], one non-negative label per row; gaps are fine. Of a forgery: whose it pretends to be.
@@ -43,6 +48,7 @@ class PKSampler:
         forged: bool [N], which rows are forgeries; None: none.
         forgeries_per_identity: F, 0 or more.
         groups: int [N], what samples of one identity share beside it; None: nothing is known.
+        temper: From 0, all identities equally often, to 1, as often as they have samples.
 
     Raises:
         InvalidInput: for labels of fewer than two identities, labels without a positive pair, or numbers out of range.
@@ -60,6 +66,7 @@ class PKSampler:
         forged: npt.NDArray[np.bool_] | None = None,
         forgeries_per_identity: int = 0,
         groups: npt.NDArray[np.int64] | None = None,
+        temper: float = 0.0,
     ) -> None:
         labels_N = np.asarray(labels)
         if labels_N.ndim != 1 or not np.issubdtype(labels_N.dtype, np.integer):
@@ -74,6 +81,8 @@ class PKSampler:
             raise InvalidInput(f"seed: must not be negative, not {seed}")
         if forgeries_per_identity < 0:
             raise InvalidInput(f"forgeries_per_identity: must not be negative, not {forgeries_per_identity}")
+        if not 0 <= temper <= 1:
+            raise InvalidInput(f"temper: must be a number from 0 to 1, not {temper}")
         forged_N = np.zeros(len(labels_N), np.bool_) if forged is None else np.asarray(forged)
         if forged_N.shape != labels_N.shape or forged_N.dtype != np.bool_:
             raise InvalidInput(f"forged: must be bool [{len(labels_N)}], not {forged_N.dtype} {list(forged_N.shape)}")
@@ -97,13 +106,20 @@ class PKSampler:
         self._seed = seed
         self.identities_per_batch = min(identities_per_batch, len(counts_I))
         self.samples_per_identity = samples_per_identity
-        self.batches_per_round = -(-len(counts_I) // self.identities_per_batch)
-        self._repeats = len(self._multiple) < self.batches_per_round
+        chunks_I = -(-counts_I // samples_per_identity)
+        self._visits = np.maximum(np.rint(chunks_I ** float(temper)), 1).astype(np.int64)
+        while True:  # nobody comes twice into one batch
+            self.batches_per_round = -(-int(self._visits.sum()) // self.identities_per_batch)
+            if self._visits.max() <= self.batches_per_round:
+                break
+            self._visits = np.minimum(self._visits, self.batches_per_round)
+        self._repeats = int(self._visits[self._multiple].sum()) < self.batches_per_round
         if self._repeats:
             # One place of each batch is kept for an identity with a positive pair.
+            self._visits = np.ones_like(self._visits)
             self.batches_per_round = -(-len(self._single) // (self.identities_per_batch - 1))
         self.batches_per_epoch = -(-len(genuine) // (self.identities_per_batch * samples_per_identity))
-        self._order: tuple[int, npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None
+        self._order: tuple[int, tuple[npt.NDArray[np.int64], ...]] | None = None
 
     def batch(self, step: int) -> npt.NDArray[np.int64]:
         """The rows of batch number `step` (from 0): int64, at most P * (K + F) of them.
@@ -113,7 +129,8 @@ class PKSampler:
         if step < 0:
             raise InvalidInput(f"step: must not be negative, not {step}")
         round_, place = divmod(step, self.batches_per_round)
-        multiple, single = self._round(round_)
+        multiple, single, turn, places = self._round(round_)
+        place = int(places[place])
         if self._repeats:
             visitor = multiple[[place % len(multiple)]]
             first, again = single[place :: self.batches_per_round], visitor[:0]
@@ -123,34 +140,52 @@ class PKSampler:
                 again = visitor
         else:
             first, again = np.concatenate([multiple, single])[place :: self.batches_per_round], multiple[:0]
+            turn = turn[place :: self.batches_per_round]
         short = self.identities_per_batch - len(first) - len(again)
         if short:
             random = self._random(_EXTRA, step)
             there = np.concatenate([first, again])
             others = np.concatenate([random.permutation(np.setdiff1d(part, there)) for part in (multiple, single)])
             again = np.concatenate([again, others[:short]])
-        chunks = [self._chunk(identity, round_) for identity in first.tolist()]
+        visits = (
+            round_ * self._visits[first] + turn[: len(first)]
+        ).tolist()  # of each identity, from the first round on
+        chunks = [self._chunk(identity, visit) for identity, visit in zip(first.tolist(), visits, strict=True)]
         draws = [self._draw(identity, step) for identity in again.tolist()]
         forged: list[npt.NDArray[np.int64]] = []
         if self._forged and self._forgeries:
-            forged += [self._some_forged(identity, _FORGED, round_) for identity in first.tolist()]
+            forged += [
+                self._some_forged(identity, _FORGED, visit)
+                for identity, visit in zip(first.tolist(), visits, strict=True)
+            ]
             forged += [self._some_forged(identity, _EXTRA, step) for identity in again.tolist()]
         return np.concatenate(chunks + draws + forged)
 
-    def _round(self, round_: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The orders in which a round deals the identities with several samples and those with one."""
+    def _round(self, round_: int) -> tuple[npt.NDArray[np.int64], ...]:
+        """The visits that a round deals, of identities with several samples and of those with one.
+
+        With them, for each visit, which one of its identity in this round it is; and in which order batches come:
+        visits of one identity stand in neighbouring ones.
+        """
         kept = self._order
         if kept is None or kept[0] != round_:
             random = self._random(_ROUND, round_)
-            kept = round_, random.permutation(self._multiple), random.permutation(self._single)
+            multiple, single = random.permutation(self._multiple), random.permutation(self._single)
+            visits = self._visits[multiple]
+            turn = np.arange(visits.sum()) - np.repeat(np.cumsum(visits) - visits, visits)
+            turn = np.concatenate([turn, np.zeros(len(single), np.int64)])
+            places = np.arange(self.batches_per_round)
+            if len(turn) > len(self._visits):
+                random.shuffle(places)
+            kept = round_, (np.repeat(multiple, visits), single, turn, places)
             self._order = kept
-        return kept[1], kept[2]
+        return kept[1]
 
-    def _chunk(self, identity: int, round_: int) -> npt.NDArray[np.int64]:
+    def _chunk(self, identity: int, visit: int) -> npt.NDArray[np.int64]:
         rows, wanted = self._rows[identity], self.samples_per_identity
         if len(rows) <= wanted:
             return rows
-        cycle, chunk = divmod(round_, -(-len(rows) // wanted))
+        cycle, chunk = divmod(visit, -(-len(rows) // wanted))
         order = self._shuffled(rows, self._random(_CYCLE, identity, cycle))
         return np.take(order, range(chunk * wanted, (chunk + 1) * wanted), mode="wrap")
 

@@ -61,6 +61,7 @@ class Batches:
                 forged=~store.manifest.genuine[rows],
                 forgeries_per_identity=settings.forgeries_per_identity,
                 groups=_groups_of(store)[rows],
+                temper=settings.temper,
             )
         except InvalidInput as error:  # unreadable files have left too little
             raise DataError(f"{store.manifest.root}: cannot be trained on ({error})") from error

@@ -22,7 +22,7 @@ __all__ = ["Augment", "Plan", "Settings"]
 PRECISIONS: Final = ("float32", "bfloat16", "float16")
 # Settings that came later than the first runs; their defaults are what those did.
 _YOUNGER: Final = frozenset(
-    ("chunk", "clip", "compile", "checkpoints", "memory", "memory_age", "memory_warmup", "memory_momentum")
+    ("temper", "chunk", "clip", "compile", "checkpoints", "memory", "memory_age", "memory_warmup", "memory_momentum")
 )
 
 Augment = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
@@ -39,6 +39,7 @@ class Settings:
         identities_per_batch: P identities in a batch ...
         samples_per_identity: ... with K samples each.
         forgeries_per_identity: ... and with so many forgeries of each besides, where there are any.
+        temper: How much more often identities with more samples come: 0, all alike, to 1, as often as they have samples.
         margin: Of the triplet loss; a number, "soft", or "auto" (`tercet.AutoMargin`).
         distance: Of the triplet loss.
         mining: Which triplets of a batch count; "auto" hardens from all to semi-hard to hard as fewer are active.
@@ -83,6 +84,7 @@ class Settings:
     checkpoint_seconds: float = 30.0
     precision: str = "float32"
     doctor: bool = True
+    temper: float = 0.0
     chunk: int | None = None
     clip: float | None = None
     compile: bool = False
@@ -115,6 +117,8 @@ class Settings:
                 raise InvalidInput(f"{name}={value!r} must be a number of 0 or more")
         if not (_is_number(self.warmup) and 0 <= self.warmup < 1):
             raise InvalidInput(f"warmup={self.warmup!r} must be a share, from 0 to below 1")
+        if not (_is_number(self.temper) and 0 <= self.temper <= 1):
+            raise InvalidInput(f"temper={self.temper!r} must be a number from 0 to 1")
         if self.memory_momentum is not None and not (
             _is_number(self.memory_momentum) and 0 <= self.memory_momentum < 1
         ):
