@@ -39,7 +39,7 @@ class Settings:
         identities_per_batch: P identities in a batch ...
         samples_per_identity: ... with K samples each.
         forgeries_per_identity: ... and with so many forgeries of each besides, where there are any.
-        temper: How much more often identities with more samples come: 0, all alike, to 1, as often as they have samples.
+        temper: How much more often identities with more samples come: from 0, all alike, to 1, in proportion.
         margin: Of the triplet loss; a number, "soft", or "auto" (`tercet.AutoMargin`).
         distance: Of the triplet loss.
         mining: Which triplets of a batch count; "auto" hardens from all to semi-hard to hard as fewer are active.
