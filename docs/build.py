@@ -62,6 +62,7 @@ def command_line() -> str:
         "verify",
         "search",
         "report",
+        "serve",
         "export",
         "enroll",
         "identify",

@@ -14,7 +14,9 @@ from tercet.service.settings import Settings
 
 __all__ = ["Reader"]
 
-_LARGE_PIXELS: Final = 4_000_000  # such pictures are decoded one at a time, for their memory's sake
+# What is larger is decoded one at a time, for its memory's sake.
+_LARGE_PIXELS: Final = 4_000_000
+_LARGE_RATE: Final = 48_000
 
 
 @final
@@ -43,8 +45,10 @@ class Reader:
             _, rate, frames, _ = front_end.header(blob, name, listened=0.0)
             if frames > self._max_seconds * rate:
                 raise DataError(f"{name}: {frames / rate:.0f} seconds are more than the {self._max_seconds:g} allowed")
-            return front_end.decode_bytes(blob, name)
-        if self._pixels(blob, name) <= _LARGE_PIXELS:
+            large = rate > _LARGE_RATE
+        else:
+            large = self._pixels(blob, name) > _LARGE_PIXELS
+        if not large:
             return front_end.decode_bytes(blob, name)
         with self._one_large:
             return front_end.decode_bytes(blob, name)
