@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 import stat
+import tempfile
 import time
 from pathlib import Path
 
@@ -324,3 +327,42 @@ def test_counts_are_right_after_writes_and_expiry(backend: Backend) -> None:
     assert gallery.value("margin") == {"x": 1}
     gallery.set_value("margin", {"x": 2})
     assert gallery.value("margin") == {"x": 2}
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="looks into Linux' /proc")
+def test_a_local_gallery_opens_no_port_and_its_socket_is_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with open_gallery(str(tmp_path / "g.db"), model="m", dimension=D, create=True) as gallery:
+        gallery.enroll(people(1, 1))
+        own = {str(file.readlink()) for file in Path("/proc/self/fd").iterdir() if file.is_symlink()}
+        tables = [Path(f"/proc/self/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+        listening = [line.split() for table in tables for line in table if line.split()[3] == "0A"]
+        assert not [line for line in listening if f"socket:[{line[9]}]" in own]
+        (folder,) = tmp_path.glob("tercet-*")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not list(tmp_path.glob("tercet-*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such sockets")
+def test_sockets_of_killed_processes_are_removed_and_those_in_use_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name, age_s, answers in (("dead", 100, False), ("young", 0, False), ("live", 100, True)):
+        folder = tmp_path / f"tercet-{name}"
+        folder.mkdir(mode=0o700)
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        bound.bind(str(folder / "milvus"))
+        if answers:
+            bound.listen()
+            live = bound
+        else:
+            bound.close()
+        os.utime(folder, (time.time() - age_s,) * 2)
+    (tmp_path / "tercet-other").mkdir()
+    with live, open_gallery(str(tmp_path / "g.db"), model="m", dimension=D, create=True):
+        left = {folder.name for folder in tmp_path.glob("tercet-*")}
+    assert left >= {"tercet-young", "tercet-live", "tercet-other"}
+    assert "tercet-dead" not in left

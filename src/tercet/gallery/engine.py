@@ -6,7 +6,9 @@ import contextlib
 import importlib
 import os
 import shutil
+import socket
 import tempfile
+import time
 import weakref
 from pathlib import Path
 from typing import Any, Final, final
@@ -17,6 +19,9 @@ __all__ = ["Engine", "is_gallery_folder"]
 
 _COLLECTIONS: Final = "collections"
 _LOCK: Final = "LOCK"
+_PREFIX: Final = "tercet-"
+_SOCKET: Final = "milvus"
+_STALE_S: Final = 60  # a socket is made and answers in less
 
 
 def is_gallery_folder(path: Path) -> bool:
@@ -47,9 +52,10 @@ class Engine:
             raise MissingExtra.of("a local gallery", "gallery") from error
         self.path = path
         _prepare(path)
+        _sweep()
         # A socket's address may have about 100 letters, so it cannot lie in the gallery's own folder.
-        self._sockets = Path(tempfile.mkdtemp(prefix="tercet-"))
-        host, port = ("unix", str(self._sockets / "milvus")) if os.name == "posix" else ("127.0.0.1", "0")
+        self._sockets = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        host, port = ("unix", str(self._sockets / _SOCKET)) if os.name == "posix" else ("127.0.0.1", "0")
         try:
             self._server, self._db, bound = server.start_server_in_thread(str(path), host=host, port=port)
         except locked as error:
@@ -86,6 +92,24 @@ class Engine:
     def close(self) -> None:
         """Write out what is in memory and let go of the folder; a second call does nothing."""
         self._close()
+
+
+def _sweep() -> None:
+    """Remove the sockets of processes that were killed: those at which nobody answers."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_SOCKET}"):
+        with contextlib.suppress(OSError):
+            found = left.parent.stat()
+            if found.st_uid == os.getuid() and time.time() - found.st_mtime > _STALE_S and _is_silent(left):
+                shutil.rmtree(left.parent)
+
+
+def _is_silent(at: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        try:
+            asking.connect(str(at))
+        except ConnectionRefusedError:
+            return True
+        return False
 
 
 def _prepare(path: Path) -> None:
