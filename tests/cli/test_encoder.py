@@ -161,7 +161,7 @@ def test_faces_with_dlib_on_a_fold_of_pairs(run, tmp_path, needs_dlib):
 
 
 def test_faces_are_found_for_the_tasks_own_network_too(run, tmp_path, needs_dlib):
-    folder = write_portraits(tmp_path / "people", people=8, pictures=3)
+    folder = write_portraits(tmp_path / "people", people=7, pictures=2)
     out = tmp_path / "run"
     args = ("train", folder, "--task", "faces", "--detect", "--epochs", "1", "--batch-size", "6", "--out", out)
     assert run(*args, "--samples-per-identity", "2").code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import shutil
@@ -12,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from portraits import write_portraits
+from published import SIDE, write_timm
+from synthetic import write_people
 from tercet.cli.main import main
 from voices import write_speakers
 from writers import write_writers
@@ -56,7 +60,10 @@ def test_python_runs(page: str, code: str, demo_run: Path, monkeypatch: pytest.M
 def test_the_shell_blocks_of_a_page_run_on_small_data(
     page: str, demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every `tercet` line of a page, in order, on the demo's pictures, made-up voices or writers, for a moment only."""
+    """Every `tercet` line of a page, in order, on the demo's pictures or made-up data, for a moment only.
+
+    A block that begins with `# needs: PACKAGE, ...` runs only where these are installed.
+    """
     shutil.copytree(demo_run / "demo-run", tmp_path / "demo-run")
     monkeypatch.chdir(tmp_path)
     codes = [code for name, code in blocks("sh") if name == page]
@@ -65,15 +72,28 @@ def test_the_shell_blocks_of_a_page_run_on_small_data(
         write_speakers(Path("other-speakers"), speakers=20, utterances=4, first=20)
     if any("writers/" in code for code in codes):
         write_writers(Path("writers"), writers=30, genuine=8, forged=5)
+    if any("faces/" in code for code in codes):
+        write_portraits(Path("faces"), people=7, pictures=3)
+        write_portraits(Path("other-faces"), people=15, pictures=3, first=20)
+    if any("things/" in code for code in codes):
+        write_people(Path("things"), people=8, pictures=3, side=SIDE)
+        write_people(Path("other-things"), people=4, pictures=3, side=SIDE, seed=1)
+    if importlib.util.find_spec("timm") and any("timm:" in code for code in codes):
+        write_timm(Path("network"))  # a small one in place of the one that the page names
     for code in codes:
+        needs = re.match(r"# needs: (.+)", code)
+        if needs and not all(importlib.util.find_spec(package) for package in needs[1].split(", ")):
+            continue
         lines = [line.split("#")[0].strip() for line in code.splitlines()]
         commands = [shlex.split(line)[1:] for line in lines if line.startswith("tercet ")]
         assert commands or "make " in code or "pip " in code, f"{page}: a shell block that shows nothing of tercet"
         for command in commands:
             small = [re.sub(r"^people/(.*)", r"demo-run/data/digits/\1", word) for word in command]
             small = ["demo-run/data/digits" if word in ("people", "people/") else word for word in small]
+            small = ["timm:network" if word.startswith("timm:") else word for word in small]
             if "--minutes" in small:
-                small[small.index("--minutes") + 1] = "0.02"
+                at = small.index("--minutes")
+                small[at : at + 2] = ["--epochs", "1"] if "timm:network" in small else ["--minutes", "0.02"]
             assert main(small) in (0, 1, 3), f"{page}: {shlex.join(small)}"
 
 

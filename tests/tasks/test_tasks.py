@@ -85,3 +85,17 @@ def test_a_task_reads_its_own_layouts_before_the_general_ones(tmp_path):
     assert len(task.read(folder)) > 0
     with pytest.raises(InvalidOption, match=r"layout='birds'.*'listed'"):
         task.read(folder, layout="birds")
+
+
+def test_characters_are_never_mirrored_and_photographs_are():
+    """A bar at the left edge of white paper: after every change most of its ink still lies left of the middle."""
+    labels_B, generator = torch.arange(64) // 2, torch.Generator().manual_seed(0)
+    mirrored = {}
+    for name in ("characters", "images"):
+        task = load_task(name)
+        x_BCHW = torch.ones(64, *task.front_end.shape)
+        x_BCHW[..., 6:14] = -1
+        darker_BW = -task.augment(x_BCHW, labels_B, generator).mean(dim=(1, 2))
+        half = darker_BW.shape[1] // 2
+        mirrored[name] = float((darker_BW[:, half:].sum(dim=1) > darker_BW[:, :half].sum(dim=1)).float().mean())
+    assert mirrored["characters"] == 0 and 0.2 < mirrored["images"] < 0.8

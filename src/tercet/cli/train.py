@@ -68,7 +68,9 @@ def train(
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run folder to make.", show_default=False)],
     task: Annotated[
         str | None,
-        typer.Option(help="What the samples are: images, faces, signatures or speakers.", show_default=False),
+        typer.Option(
+            help="What the samples are: images, characters, faces, signatures or speakers.", show_default=False
+        ),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Train for this long.", show_default="by task")] = None,
     epochs: Annotated[
@@ -152,7 +154,7 @@ def train(
         shape = plan.encoder if embedding_dim is None else plan.encoder.with_embedding_dim(embedding_dim)
         plan = replace(plan, encoder=shape, settings=replace(plan.settings, **settings))
     elif task is None:
-        raise InvalidOption("--task is needed: images, faces, signatures, speakers or digits")
+        raise InvalidOption("--task is needed: images, characters, faces, signatures, speakers or digits")
     else:
         chosen = equip(load_task(task), encoder, freeze=freeze, download=download, flip_test=flip_test, detect=detect)
         settings |= batch_settings(chosen.settings, batch_size, samples_per_identity)
