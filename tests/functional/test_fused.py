@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tercet
 import tercet.functional as TF
-from tercet.functional import _fused, _panels
+from tercet.functional import _blocks, _fused
 from tercet.functional.options import DISTANCES, REDUCTIONS
 
 MODES = ("all", "hard", "semihard", "hard_negative", "easy_positive")
@@ -64,16 +64,10 @@ def test_equals_the_tiles(rows, width, classes, distance, mining, reduction, mar
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("mining", MODES)
 @pytest.mark.parametrize("rows_per_class", [2, 5, 60])
-def test_several_panels_threads_and_class_sizes(distance, mining, rows_per_class, monkeypatch):
-    """Panels smaller than the batch, columns fewer than a panel, classes on both sides of the search for buckets."""
-    monkeypatch.setattr(_panels, "_PANEL_NUMBERS", 10_000)
-    monkeypatch.setattr(_fused, "_COLUMNS", 32)
-    monkeypatch.setattr(_fused, "_BUCKET_COLUMNS", 16)
-    monkeypatch.setattr(_fused, "_BUCKET_ROWS", 8)
-    for module in (_fused, _panels):
-        monkeypatch.setattr(module, "share", share_always)
+def test_several_blocks_threads_and_class_sizes(distance, mining, rows_per_class, small_blocks):
+    """Blocks that do not fit the batch, two threads, classes on both sides of the search for buckets."""
     x, labels = mixed_rows(rows_per_class)
-    weight = torch.randn(301, generator=torch.Generator().manual_seed(1))
+    weight = torch.randn(len(x), generator=torch.Generator().manual_seed(1))
     torch.set_num_threads(2)
     try:
         for reduction in ("mean", "anchor", "none"):
@@ -90,8 +84,8 @@ def test_several_panels_threads_and_class_sizes(distance, mining, rows_per_class
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-@pytest.mark.parametrize("rows_per_class", [2, 5, 60])
-def test_semihard_is_the_nearest_up_to_the_rounding_of_a_distance(distance, rows_per_class, monkeypatch):
+@pytest.mark.parametrize("rows_per_class", [2, 5, 20])
+def test_semihard_is_the_nearest_up_to_the_rounding_of_a_distance(distance, rows_per_class, monkeypatch, small_blocks):
     """What is kept, looked at in float64; and the gradient is that of what was kept."""
     kept = []
     choose_and_sum = _fused._nearest.choose_and_sum
@@ -101,7 +95,6 @@ def test_semihard_is_the_nearest_up_to_the_rounding_of_a_distance(distance, rows
         choose_and_sum(*arguments)
 
     monkeypatch.setattr(_fused._nearest, "choose_and_sum", noted)
-    monkeypatch.setattr(_panels, "_PANEL_NUMBERS", 10_000)
     x, labels = mixed_rows(rows_per_class)
     margin = 0.3 if distance == "cosine" else 3.0
     _, dx = run("fused", x, labels, None, distance=distance, mining="semihard", margin=margin)
@@ -134,16 +127,19 @@ def test_semihard_is_the_nearest_up_to_the_rounding_of_a_distance(distance, rows
 
 
 def mixed_rows(rows_per_class):
-    """301 rows, in no order, of classes of one size; three rows are negative only."""
-    labels = (torch.arange(301) // rows_per_class)[torch.randperm(301, generator=torch.Generator().manual_seed(0))]
+    """Rows for several slices of columns, in no order, of classes of one size; three rows are negative only."""
+    count = 541
+    labels = (torch.arange(count) // rows_per_class)[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
     labels[:3] = -1
-    return spread_rows(301, 7, 5), labels
+    return spread_rows(count, 7, 5), labels
 
 
-def share_always(work, count, cost):
-    """Two shares, whatever the cost; one after the other is as good for correctness."""
-    work(0, count // 2, 0)
-    work(count // 2, count, 1)
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Strips that do not fit the slices of columns, and threads for the smallest of work."""
+    monkeypatch.setattr(_blocks, "_ROWS", 113)
+    monkeypatch.setattr(_blocks, "_ALONE", 0)
+    monkeypatch.setattr(_blocks, "_SHARED", 0)
 
 
 @pytest.mark.parametrize("mining", MODES)
@@ -240,13 +236,13 @@ def test_without_numba_the_tiles_take_over(monkeypatch):
 def test_a_forked_child_makes_its_own_threads():
     torch.set_num_threads(2)
     try:
-        x, labels = spread_rows(600, 8, 1), torch.arange(600) // 4
+        x, labels = spread_rows(1500, 16, 1), torch.arange(1500) // 4
         with TF.use_engine("fused"):
             TF.batch_triplet_loss(x, labels)
-        assert _panels._pool.cache_info().currsize
+        assert _blocks._pool.cache_info().currsize
         child = os.fork()
         if child == 0:
-            os._exit(0 if _panels._pool.cache_info().currsize == 0 else 1)
+            os._exit(0 if _blocks._pool.cache_info().currsize == 0 else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         torch.set_num_threads(1)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Tiles and panels as small beside this batch as the real ones are beside a large one."""
+    """Tiles and blocks as small beside this batch as the real ones are beside a large one."""
     monkeypatch.setattr(_tiles, "TILE_NUMBERS", LIMIT // 8)
     monkeypatch.setattr(margin, "TILE_NUMBERS", LIMIT // 8)
     for function in (_tiles.tiles, _tiles.reduce_triplets):
@@ -46,8 +47,9 @@ def small_tiles(monkeypatch):
         monkeypatch.setattr(function, "__kwdefaults__", changed)
     monkeypatch.setattr(_tiles._pieces, "__defaults__", (LIMIT // 8,))
     monkeypatch.setattr("tercet.functional.distances._DIRECT_NUMBERS", LIMIT // 8)
-    panels = pytest.importorskip("tercet.functional._panels")
-    monkeypatch.setattr(panels, "_PANEL_NUMBERS", LIMIT // 8)
+    blocks = pytest.importorskip("tercet.functional._blocks")
+    monkeypatch.setattr(blocks, "_ROWS", max(4, LIMIT // 8 // blocks._PADDED))
+    monkeypatch.setattr(blocks, "_own", threading.local())
 
 
 def rows(dtype=torch.float32, width=D):

@@ -1,169 +1,240 @@
-"""Compiled passes over a panel of distances that count, for every threshold, the negatives below it.
+"""Compiled passes over a block of dot products that count, for every threshold, the negatives below it.
 
-A panel holds the dot products of R rows with C later rows of a batch sorted by class. One visit of a pair serves both
-sides: row i as anchor of column j and column j as anchor of row i. Row r and column c of a panel are rows begin + r and
-begin + c of the batch; only pairs of different classes with i before j are visited, the rest of the panel becomes 0.
+One visit of a pair serves both sides: row i as anchor of column j and column j as anchor of row i. Only pairs of
+different classes with i before j are visited, the rest of the block becomes 0.
 
 Per threshold t only the number of distances below it is kept, and per anchor the sum over them, once for every
-threshold they are below ("spent"): the hinges add up to sum of count * t - spent. What a thread says of a row goes to
-arrays of its own, or to the columns lo..hi that are its own. Rows that are no anchors have thresholds of -infinity.
+threshold they are below ("spent"): the hinges add up to sum of count * t - spent. What is said of a row goes to arrays
+of the thread's own. Rows that are no anchors have thresholds of -infinity.
 
-Legend: B rows, D width, R rows and C columns of a panel, W columns at a time, K positives of the largest class,
-L buckets (K + 1), G cells of a grid.
+Legend: B rows, D width, R rows and C columns of a block (see `_kernels`), W columns at a time, K positives of the
+largest class, L buckets (K + 1), G cells of a grid.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
-from tercet.functional._kernels import EUCLIDEAN, HALF, NOTHING, ONE, ZERO, compiled, panel_row
+from tercet.functional._kernels import (
+    EUCLIDEAN,
+    FAR,
+    HALF,
+    NOTHING,
+    ONE,
+    PART,
+    WIDTH,
+    ZERO,
+    compiled,
+    distances_of_row,
+    fill_sizes,
+)
 
-__all__ = ["FEW", "bucket_panel", "fill_cells", "threshold_panel"]
+__all__ = [
+    "FEW",
+    "add_counts",
+    "bucket_block",
+    "empty_table",
+    "fill_cells",
+    "fill_table",
+    "settle_buckets",
+    "threshold_block",
+]
 
 FEW = 3  # thresholds that one pass takes
-FAR = np.float32(1e30)  # a distance beyond every threshold
-# Constants, so that the compiler knows the parts of a scratch line apart and makes vector code. The parts do not lie a
-# multiple of 4 KB apart, or loads would wait for stores of another part.
-_W = 512
-_S = _W + 16
-_U1, _U2, _D, _OWN, _OTHER = np.uint64(1), np.uint64(2), np.uint64(9 * _S), np.uint64(10 * _S), np.uint64(4 * _S)
-_NARROW = 64
+# The parts of a scratch line after distances and sizes; constants, so that the compiler knows them apart and makes
+# vector code.
+_P = PART
+_PARTS, _WEIGHT, _SPENT, _SUM = 5, 2 * PART, 3 * PART, 4 * PART
 
 
 @compiled
-def _both_sides(e_0, e_1, e_2, weight, line):
-    """Three thresholds of the row and three of every column against one line of distances.
+def _three_thresholds(lines, r, i, end_BK, count_BK, weight, columns, line):
+    """Three thresholds of the row and three of every column against its distances; coefficients into the block.
 
-    `line` holds, _W numbers each: weights, three thresholds, three counts, spent and sums of the columns; distances and
-    coefficients of the row.
+    Returns what the row has spent, and the sum of its coefficients.
     """
     c_0, c_1, c_2, spent, total = ZERO, ZERO, ZERO, ZERO, ZERO
-    for j in range(_W):
-        value = line[9 * _S + j]
-        on_0 = ONE if value < e_0 else ZERO
-        on_1 = ONE if value < e_1 else ZERO
-        on_2 = ONE if value < e_2 else ZERO
-        c_0 += on_0
-        c_1 += on_1
-        c_2 += on_2
+    end_0, end_1, end_2 = end_BK[i, 0], end_BK[i, 1], end_BK[i, 2]
+    for j in range(WIDTH):
+        value = line[j]
+        on_0, on_1, on_2 = _on(value, end_0), _on(value, end_1), _on(value, end_2)
+        c_0, c_1, c_2 = c_0 + on_0, c_1 + on_1, c_2 + on_2
         own = on_0 + on_1 + on_2
         spent += own * value
-        on_0 = ONE if value < line[_S + j] else ZERO
-        on_1 = ONE if value < line[2 * _S + j] else ZERO
-        on_2 = ONE if value < line[3 * _S + j] else ZERO
-        line[4 * _S + j] += on_0
-        line[5 * _S + j] += on_1
-        line[6 * _S + j] += on_2
+        on_0, on_1, on_2 = _on(value, columns[j]), _on(value, columns[_P + j]), _on(value, columns[2 * _P + j])
+        columns[3 * _P + j] += on_0
+        columns[4 * _P + j] += on_1
+        columns[5 * _P + j] += on_2
         other = on_0 + on_1 + on_2
-        line[7 * _S + j] += other * value
-        g = weight * own + line[j] * other
-        line[10 * _S + j] = g
-        line[8 * _S + j] += g
+        line[_SPENT + j] += other * value
+        g = weight * own + line[_WEIGHT + j] * other
+        lines[r, j] = g
+        line[_SUM + j] += g
         total += g
-    return c_0, c_1, c_2, spent, total
-
-
-@compiled
-def _three_more(line, n, k, row, start, end_KB, count_KB):
-    """Thresholds k, k + 1, k + 2 where there are more: how many of each side lie above is added up in the line.
-
-    Unsigned places: an index that might be negative would be looked at one by one, a slice would cost a reference.
-    """
-    c_0, c_1, c_2 = ZERO, ZERO, ZERO
-    e_0, e_1, e_2 = end_KB[k, row], end_KB[k + _U1, row], end_KB[k + _U2, row]
-    for j in range(n):
-        value = line[_D + j]
-        on_0 = ONE if value < e_0 else ZERO
-        on_1 = ONE if value < e_1 else ZERO
-        on_2 = ONE if value < e_2 else ZERO
-        c_0 += on_0
-        c_1 += on_1
-        c_2 += on_2
-        line[_OWN + j] += on_0 + on_1 + on_2
-        on_0 = ONE if value < end_KB[k, start + j] else ZERO
-        on_1 = ONE if value < end_KB[k + _U1, start + j] else ZERO
-        on_2 = ONE if value < end_KB[k + _U2, start + j] else ZERO
-        count_KB[k, start + j] += on_0
-        count_KB[k + _U1, start + j] += on_1
-        count_KB[k + _U2, start + j] += on_2
-        line[_OTHER + j] += on_0 + on_1 + on_2
-    count_KB[k, row] += c_0
-    count_KB[k + _U1, row] += c_1
-    count_KB[k + _U2, row] += c_2
-
-
-@compiled
-def _join(weight, kind, line):
-    """From active thresholds of both sides (parts 10 and 4) to spent, coefficients and their sum, as `_both_sides`."""
-    spent, total = ZERO, ZERO
-    for j in range(_W):
-        value = line[9 * _S + j]
-        own, other = line[10 * _S + j], line[4 * _S + j]
-        spent += own * value
-        line[7 * _S + j] += other * value
-        g = weight * own + line[j] * other
-        if kind == EUCLIDEAN:
-            g = HALF * g / value if value > ZERO else ZERO
-        line[10 * _S + j] = g
-        line[8 * _S + j] += g
-        total += g
+    count_BK[i, 0] += c_0
+    count_BK[i, 1] += c_1
+    count_BK[i, 2] += c_2
     return spent, total
 
 
 @compiled
-def threshold_panel(
-    panel_RC, begin, x_BD, size_B, last_B, kind, lo, hi,
-    end_KB, weight_B,
-    count_KB, spent_B, sum_B,
-):  # fmt: skip
-    """Thresholds three at a time (their number is a multiple of three); the panel becomes the coefficients.
+def _on(value, end):
+    return ONE if value < end else ZERO
 
-    Returns what `panel_row` found.
+
+@compiled
+def _four_rows(four, end_RK, count_RK, columns):
+    """Three thresholds of four rows and of every column, where there are more than three.
+
+    Four rows at a time, so that the thresholds and counts of a column are fetched once for all of them. `four` holds
+    four lines of distances, for each how many thresholds of the row lie above a distance, and how many of the column;
+    `columns` three thresholds and three counts of every column. Each of the two is one array, or the compiler would
+    give up telling their parts apart.
     """
-    thresholds = end_KB.shape[0]
-    few = thresholds == FEW and kind != EUCLIDEAN
-    line = np.empty(11 * _S, np.float32)
-    d_W, g_W, other_W = line[9 * _S : 9 * _S + _W], line[10 * _S :], line[4 * _S : 4 * _S + _W]
+    a_0, a_1, a_2, b_0, b_1, b_2 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+    c_0, c_1, c_2, d_0, d_1, d_2 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
+    end_a0, end_a1, end_a2 = end_RK[0, 0], end_RK[0, 1], end_RK[0, 2]
+    end_b0, end_b1, end_b2 = end_RK[1, 0], end_RK[1, 1], end_RK[1, 2]
+    end_c0, end_c1, end_c2 = end_RK[2, 0], end_RK[2, 1], end_RK[2, 2]
+    end_d0, end_d1, end_d2 = end_RK[3, 0], end_RK[3, 1], end_RK[3, 2]
+    for j in range(WIDTH):
+        value = four[j]
+        on_0, on_1, on_2 = _on(value, end_a0), _on(value, end_a1), _on(value, end_a2)
+        a_0, a_1, a_2 = a_0 + on_0, a_1 + on_1, a_2 + on_2
+        four[4 * _P + j] += on_0 + on_1 + on_2
+        value = four[_P + j]
+        on_0, on_1, on_2 = _on(value, end_b0), _on(value, end_b1), _on(value, end_b2)
+        b_0, b_1, b_2 = b_0 + on_0, b_1 + on_1, b_2 + on_2
+        four[5 * _P + j] += on_0 + on_1 + on_2
+        value = four[2 * _P + j]
+        on_0, on_1, on_2 = _on(value, end_c0), _on(value, end_c1), _on(value, end_c2)
+        c_0, c_1, c_2 = c_0 + on_0, c_1 + on_1, c_2 + on_2
+        four[6 * _P + j] += on_0 + on_1 + on_2
+        value = four[3 * _P + j]
+        on_0, on_1, on_2 = _on(value, end_d0), _on(value, end_d1), _on(value, end_d2)
+        d_0, d_1, d_2 = d_0 + on_0, d_1 + on_1, d_2 + on_2
+        four[7 * _P + j] += on_0 + on_1 + on_2
+    for j in range(WIDTH):
+        end_0, end_1, end_2 = columns[j], columns[_P + j], columns[2 * _P + j]
+        value = four[j]
+        n_0, n_1, n_2 = _on(value, end_0), _on(value, end_1), _on(value, end_2)
+        four[8 * _P + j] += n_0 + n_1 + n_2
+        value = four[_P + j]
+        on_0, on_1, on_2 = _on(value, end_0), _on(value, end_1), _on(value, end_2)
+        four[9 * _P + j] += on_0 + on_1 + on_2
+        n_0, n_1, n_2 = n_0 + on_0, n_1 + on_1, n_2 + on_2
+        value = four[2 * _P + j]
+        on_0, on_1, on_2 = _on(value, end_0), _on(value, end_1), _on(value, end_2)
+        four[10 * _P + j] += on_0 + on_1 + on_2
+        n_0, n_1, n_2 = n_0 + on_0, n_1 + on_1, n_2 + on_2
+        value = four[3 * _P + j]
+        on_0, on_1, on_2 = _on(value, end_0), _on(value, end_1), _on(value, end_2)
+        four[11 * _P + j] += on_0 + on_1 + on_2
+        columns[3 * _P + j] += n_0 + on_0
+        columns[4 * _P + j] += n_1 + on_1
+        columns[5 * _P + j] += n_2 + on_2
+    for k, n in enumerate((a_0, a_1, a_2)):
+        count_RK[0, k] += n
+    for k, n in enumerate((b_0, b_1, b_2)):
+        count_RK[1, k] += n
+    for k, n in enumerate((c_0, c_1, c_2)):
+        count_RK[2, k] += n
+    for k, n in enumerate((d_0, d_1, d_2)):
+        count_RK[3, k] += n
+
+
+@compiled
+def _join(lines, r, weight, kind, four, line):
+    """From active thresholds of both sides to spent, coefficients and their sum, as `_three_thresholds`."""
+    spent, total = ZERO, ZERO
+    for j in range(WIDTH):
+        value, own, other = four[j], four[4 * _P + j], four[8 * _P + j]
+        spent += own * value
+        line[_SPENT + j] += other * value
+        g = weight * own + line[_WEIGHT + j] * other
+        if kind == EUCLIDEAN:
+            g = HALF * g / value if value > ZERO else ZERO
+        lines[r, j] = g
+        line[_SUM + j] += g
+        total += g
+    return spent, total
+
+
+def empty_table(places: int, threes: int) -> npt.NDArray[np.float32]:
+    """For every slice of columns, and three thresholds at a time: the thresholds and their counts, line by line."""
+    table = np.zeros((places, threes, 6 * PART), np.float32)
+    table[:, :, : 3 * PART] = -np.inf
+    return table
+
+
+@compiled
+def fill_table(end_BK, table):
+    """Thresholds of each row to where it stands as a column."""
+    for i in range(end_BK.shape[0]):
+        for k in range(end_BK.shape[1]):
+            table[i // WIDTH, k // 3, k % 3 * PART + i % WIDTH] = end_BK[i, k]
+
+
+@compiled
+def add_counts(table, count_BK):
+    """Counts of each row as a column to what it has as a row."""
+    for i in range(count_BK.shape[0]):
+        for k in range(count_BK.shape[1]):
+            count_BK[i, k] += table[i // WIDTH, k // 3, (3 + k % 3) * PART + i % WIDTH]
+
+
+@compiled
+def threshold_block(
+    lines, top, rows, left, columns, x_BD, size_B, last_B, kind,
+    end_BK, weight_B,
+    table, count_BK, spent_B, sum_B,
+):  # fmt: skip
+    """Thresholds three at a time (their number is a multiple of three); the block becomes the coefficients.
+
+    Returns what `distances_of_row` found.
+    """
+    line = np.zeros(_PARTS * PART, np.float32)
     found = NOTHING
-    width = _W if few else min(_W, max(_NARROW, 16384 // thresholds // 64 * 64))
-    for left in range(lo, hi, width):
-        n = min(width, hi - left)
-        start, stop = begin + left, begin + left + n
-        line[: 9 * _S] = ZERO
-        d_W[n:] = FAR
-        line[:n] = weight_B[start:stop]
+    fill_sizes(size_B, left, columns, line)
+    for j in range(columns):
+        line[_WEIGHT + j] = weight_B[left + j]
+    of_columns = table[left // WIDTH]
+    few = of_columns.shape[0] == 1 and kind != EUCLIDEAN
+    four = np.zeros(PART if few else 12 * PART, np.float32)
+    for first in range(0, rows, 1 if few else 4):
         if few:
-            for k in range(FEW):
-                line[(1 + k) * _S : (1 + k) * _S + n] = end_KB[k, start:stop]
-        for r in range(panel_RC.shape[0]):
-            i = begin + r
-            out_W = panel_RC[r, left : left + n]
-            skip = min(max(last_B[i] - start, 0), n)
-            if skip == n:
-                out_W[:] = ZERO
+            i = top + first
+            skip = min(max(last_B[i] - left, 0), columns)
+            if skip == columns:
+                lines[first] = ZERO
                 continue
-            d_W[:skip] = FAR
-            found |= panel_row(out_W[skip:], i, start + skip, x_BD, size_B, kind, d_W[skip:n])
-            if few:
-                c_0, c_1, c_2, spent, total = _both_sides(end_KB[0, i], end_KB[1, i], end_KB[2, i], weight_B[i], line)
-                count_KB[0, i] += c_0
-                count_KB[1, i] += c_1
-                count_KB[2, i] += c_2
-            else:
-                g_W[:] = ZERO
-                other_W[:] = ZERO
-                for k in range(0, thresholds, 3):
-                    _three_more(line, np.uint64(n), np.uint64(k), np.uint64(i), np.uint64(start), end_KB, count_KB)
-                spent, total = _join(weight_B[i], kind, line)
+            found |= distances_of_row(lines, np.uint64(first), i, left, skip, columns, x_BD, size_B, kind, line)
+            spent, total = _three_thresholds(
+                lines, np.uint64(first), i, end_BK, count_BK, weight_B[i], of_columns[0], line
+            )
             spent_B[i] += spent
             sum_B[i] += total
-            out_W[:] = g_W[:n]
-        for j in range(n):
-            if few:
-                for k in range(FEW):
-                    count_KB[k, start + j] += line[(4 + k) * _S + j]
-            spent_B[start + j] += line[7 * _S + j]
-            sum_B[start + j] += line[8 * _S + j]
+            continue
+        four[:] = ZERO
+        for q in range(4):
+            r, i = first + q, top + first + q
+            skip = min(max(last_B[i] - left, 0), columns) if r < rows else columns
+            if skip < columns:
+                found |= distances_of_row(lines, np.uint64(r), i, left, skip, columns, x_BD, size_B, kind, line)
+            row = four[q * PART :]
+            for j in range(WIDTH):
+                row[j] = line[j] if skip < columns else FAR
+        i = top + first
+        for three in range(of_columns.shape[0]):
+            _four_rows(four, end_BK[i : i + 4, 3 * three :], count_BK[i : i + 4, 3 * three :], of_columns[three])
+        for q in range(min(4, rows - first)):
+            spent, total = _join(lines, np.uint64(first + q), weight_B[i + q], kind, four[q * PART :], line)
+            spent_B[i + q] += spent
+            sum_B[i + q] += total
+    for j in range(columns):
+        spent_B[left + j] += line[_SPENT + j]
+        sum_B[left + j] += line[_SUM + j]
     return found
 
 
@@ -183,6 +254,18 @@ def fill_cells(end_BL, many_B, lo, hi, low_B, scale_B, cell_BG):
             while place < many and np.int32((end_BL[i, place] - low_B[i]) * scale_B[i]) < g:
                 place += 1
             cell_BG[i, g] = place
+
+
+@compiled
+def settle_buckets(end_BL, many_B, place_BK, count_BL, spent_B, lo, hi, loss_B, count_BK):
+    """From counts per bucket to the loss of each anchor, and to counts per positive in the order given."""
+    for i in range(lo, hi):
+        below, total = 0, 0.0
+        for k in range(many_B[i]):
+            below += count_BL[i, k]
+            total += np.float64(end_BL[i, k]) * below
+            count_BK[i, place_BK[i, k]] = below
+        loss_B[i] = total - spent_B[i]
 
 
 @compiled
@@ -213,77 +296,69 @@ def _bucket_line(d_N, end_L, many, low, scale, cell_G, cells_N, count_L, active_
 
 
 @compiled
-def _finish_gradient(d_W, grad_W, kind, out_W, sum_W):
-    """Coefficients on squared distances (cosine: on dot products) into the panel; their sum."""
+def _coefficients(lines, r, columns, active_C, kind, sum_B, left):
+    """Coefficients on squared distances (cosine: on dot products) into a line that holds distances; their sum."""
     total = ZERO
-    for j in range(d_W.shape[0]):
-        value = grad_W[j]
+    for j in range(columns):
+        value = active_C[j]
         if kind == EUCLIDEAN:
-            value = HALF * value / d_W[j] if d_W[j] > ZERO else ZERO
-        out_W[j] = value
+            value = HALF * value / lines[r, j] if lines[r, j] > ZERO else ZERO
+        lines[r, j] = value
         total += value
-        sum_W[j] += value
+        sum_B[left + j] += value
     return total
 
 
 @compiled
-def bucket_panel(
-    panel_RC, begin, x_BD, size_B, last_B, kind, lo, hi,
-    first_B, end_BL, many_B, low_B, scale_B, cell_BG, weight_B, width, block,
-    count_BL, count_RL, spent_B, sum_B,
+def bucket_block(
+    lines, top, rows, left, columns, x_BD, size_B, last_B, kind,
+    first_B, end_BL, many_B, low_B, scale_B, cell_BG, weight_B,
+    count_BL, spent_B, sum_B,
 ):  # fmt: skip
     """The same for larger classes: each distance is put into the bucket between two sorted thresholds.
 
     `end_BL[i]` are the thresholds of row i in rising order, then infinity; `many` is how many there are. Counts are per
-    bucket: how many distances are below a threshold is a running sum of them. Columns are taken one by one over a block
-    of rows, so that an anchor's thresholds stay in the first cache.
+    bucket: how many distances are below a threshold is a running sum of them. First the rows, then the columns one by
+    one, so that an anchor's thresholds stay in the first cache.
     """
-    d, active = np.empty((block, width), np.float32), np.empty((block, width), np.float32)
-    line, line_active = np.empty(block, np.float32), np.empty(block, np.float32)
-    cells = np.empty(max(width, block), np.int32)
-    rows = panel_RC.shape[0]
+    line, most = np.empty(_PARTS * _P, np.float32), max(rows, columns)
+    active_RC, active, gathered = (
+        np.empty((rows, columns), np.float32),
+        np.empty(rows, np.float32),
+        np.empty(rows, np.float32),
+    )
+    cells = np.empty(most, np.int32)
     found = NOTHING
-    sum_W = np.zeros(width, np.float32)
-    for left in range(lo, hi, width):
-        n = min(width, hi - left)
-        start = begin + left
-        sum_W[:] = ZERO
-        for top_row in range(0, rows, block):
-            m = min(block, rows - top_row)
-            for q in range(m):
-                r = top_row + q
-                i = begin + r
-                skip = min(max(last_B[i] - start, 0), n)
-                d[q, :skip] = ZERO
-                active[q, :skip] = ZERO
-                if skip < n:
-                    found |= panel_row(
-                        panel_RC[r, left + skip : left + n], i, start + skip, x_BD, size_B, kind, d[q, skip:n]
-                    )
-                    spent_B[i] += _bucket_line(
-                        d[q, skip:n], end_BL[i], many_B[i], low_B[i], scale_B[i], cell_BG[i],
-                        cells, count_RL[r], active[q, skip:n],
-                    )  # fmt: skip
-                    for j in range(skip, n):
-                        active[q, j] *= weight_B[i]
-            for j in range(n):
-                c = start + j
-                q_end = min(m, first_B[c] - begin - top_row)
-                if q_end <= 0:
-                    continue
-                for q in range(q_end):
-                    line[q] = d[q, j]
-                spent_B[c] += _bucket_line(
-                    line[:q_end], end_BL[c], many_B[c], low_B[c], scale_B[c], cell_BG[c],
-                    cells, count_BL[c], line_active,
-                )  # fmt: skip
-                for q in range(q_end):
-                    active[q, j] += weight_B[c] * line_active[q]
-            for q in range(m):
-                r = top_row + q
-                sum_B[begin + r] += _finish_gradient(
-                    d[q, :n], active[q, :n], kind, panel_RC[r, left : left + n], sum_W[:n]
-                )
-        for j in range(n):
-            sum_B[start + j] += sum_W[j]
+    fill_sizes(size_B, left, columns, line)
+    for r in range(rows):
+        i = top + r
+        skip = min(max(last_B[i] - left, 0), columns)
+        lines[r, :skip] = ZERO
+        active_RC[r, :skip] = ZERO
+        if skip == columns:
+            continue
+        found |= distances_of_row(lines, np.uint64(r), i, left, skip, columns, x_BD, size_B, kind, line)
+        for j in range(skip, columns):
+            lines[r, j] = line[j]
+        spent_B[i] += _bucket_line(
+            lines[r, skip:columns], end_BL[i], many_B[i], low_B[i], scale_B[i], cell_BG[i],
+            cells, count_BL[i], active_RC[r, skip:],
+        )  # fmt: skip
+        for j in range(skip, columns):
+            active_RC[r, j] *= weight_B[i]
+    for j in range(columns):
+        c = left + j
+        seen = min(rows, first_B[c] - top)
+        if seen <= 0:
+            continue
+        for r in range(seen):
+            gathered[r] = lines[r, j]
+        spent_B[c] += _bucket_line(
+            gathered[:seen], end_BL[c], many_B[c], low_B[c], scale_B[c], cell_BG[c],
+            cells, count_BL[c], active,
+        )  # fmt: skip
+        for r in range(seen):
+            active_RC[r, j] += weight_B[c] * active[r]
+    for r in range(rows):
+        sum_B[top + r] += _coefficients(lines, r, columns, active_RC[r], kind, sum_B, left)
     return found

@@ -1,12 +1,16 @@
 """Compiled steps over the rows of a batch, for the CPU (numba; float32): sorting, preparing, finishing.
 
-The passes over panels of distances are in `_counting` (all triplets) and `_nearest` (chosen triplets). No function here
-or there holds the interpreter lock, so that threads can share the work: each call does the rows or columns lo..hi.
+The passes over blocks of dot products are in `_counting` (all triplets) and `_nearest` (chosen triplets). No function
+here or there holds the interpreter lock, so that threads can share the work: each call has rows lo..hi or a block.
 
 Rows are sorted by class, so a class is a run first..last, the negatives of row i that come later begin at last[i], and
 no mask is needed to leave its positives out. Rows that are no anchors have 0 positives.
 
-Legend: B rows, D width, K positives of the largest class.
+A block is R lines of dot products: row r of a block is row top + r of the batch, column c is row left + c. Lines have
+WIDTH places, whatever part of them is in use, so that loops over them are vector code; distances in places that are not
+in use, or of rows of one class, are FAR. Places are unsigned: one that might be negative would be looked at one by one.
+
+Legend: B rows, D width, K positives of the largest class, R rows and C columns of a block.
 """
 
 from __future__ import annotations
@@ -27,6 +31,9 @@ def compiled(function):
 
 
 ZERO, ONE, TWO, HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
+WIDTH = 480
+PART = WIDTH + 16  # from one part of a scratch line to the next: not a multiple of 4 KB, or loads would wait for stores
+FAR = np.finfo(np.float32).max  # a distance beyond every threshold
 CLOSE = np.float32(0.01)  # as in `distances`: below this share the product form is repeated directly
 SQUARED, EUCLIDEAN, COSINE = 0, 1, 2
 NOTHING, NEAR, COINCIDES = 0, 1, 2  # bits
@@ -47,38 +54,58 @@ def distance(u_D, v_D, kind):
 
 
 @compiled
-def _line(dot_W, size, size_W, cosine, d_W):
-    """Distances (not yet rooted) from dot products; how many are so close that the product form has lost digits."""
+def fill_sizes(size_B, left, columns, line):
+    """The squared sizes of a block's columns into part 1 of a scratch line; where there is no column a large one."""
+    for j in range(WIDTH):
+        line[PART + j] = np.float32(1e37)
+    for j in range(columns):
+        line[PART + j] = size_B[left + j]
+
+
+@compiled
+def _squared(lines, r, size, line):
+    """Squared distances from dot products; how many are so close that the product form has lost digits."""
     close = ZERO
-    if cosine:
-        for j in range(d_W.shape[0]):
-            d_W[j] = ONE - dot_W[j]
-        return close
-    for j in range(d_W.shape[0]):
-        both = size + size_W[j]
-        value = both - TWO * dot_W[j]
+    for j in range(WIDTH):
+        both = size + line[PART + j]
+        value = both - TWO * lines[r, j]
         close += ONE if value < CLOSE * both else ZERO
-        d_W[j] = value if value > ZERO else ZERO
+        line[j] = value if value > ZERO else ZERO
     return close
 
 
 @compiled
-def panel_row(dot_W, i, start, x_BD, size_B, kind, d_W):
-    """Distances of row i to the rows from `start` on, all of other classes.
-
-    Returns NOTHING, or NEAR where one was so close that it was repeated directly, or COINCIDES where one is the same.
-    """
-    n = d_W.shape[0]
-    size_W = size_B[start : start + n]
+def _repeat_close(i, left, skip, columns, x_BD, size_B, line):
+    """Close pairs once more, directly."""
     found = NOTHING
-    if _line(dot_W, size_B[i], size_W, kind == COSINE, d_W) > ZERO:
-        for j in range(n):
-            if d_W[j] < CLOSE * (size_B[i] + size_W[j]):
-                d_W[j] = distance(x_BD[i], x_BD[start + j], SQUARED)
-                found |= COINCIDES if d_W[j] == ZERO else NEAR
+    for j in range(skip, columns):
+        if line[np.uint64(j)] < CLOSE * (size_B[i] + size_B[left + j]):
+            d = distance(x_BD[i], x_BD[left + j], SQUARED)
+            line[np.uint64(j)] = d
+            found |= COINCIDES if d == ZERO else NEAR
+    return found
+
+
+@compiled
+def distances_of_row(lines, r, i, left, skip, columns, x_BD, size_B, kind, line):
+    """Distances of row i to columns skip.. of its line, all of other classes, into part 0 of a scratch line.
+
+    Part 1 holds the sizes of the columns. Returns NOTHING, or NEAR where one was so close that it was repeated
+    directly, or COINCIDES where one is the same.
+    """
+    found = NOTHING
+    if kind == COSINE:
+        for j in range(WIDTH):
+            line[j] = ONE - lines[r, j]
+    elif _squared(lines, r, size_B[i], line) > ZERO:
+        found = _repeat_close(i, left, skip, columns, x_BD, size_B, line)
     if kind == EUCLIDEAN:
-        for j in range(n):
-            d_W[j] = np.sqrt(d_W[j])
+        for j in range(WIDTH):
+            line[j] = np.sqrt(line[j])
+    for j in range(skip):
+        line[np.uint64(j)] = FAR
+    for j in range(columns, WIDTH):
+        line[np.uint64(j)] = FAR
     return found
 
 
@@ -160,6 +187,43 @@ def positive_distances(x_BD, first_B, positive_B, kind, lo, hi, d_BK):
 
 
 @compiled
+def positives_from_products(dot_NN, first, x_BD, size_B, kind, d_BK):
+    """The same for one large class, from the dot products of its members; close pairs once more, directly."""
+    members = dot_NN.shape[0]
+    for r in range(members):
+        i = first + r
+        for c in range(members):
+            if c == r:
+                continue
+            if kind == COSINE:
+                d = ONE - dot_NN[r, c]
+            else:
+                both = size_B[i] + size_B[first + c]
+                d = both - TWO * dot_NN[r, c]
+                if d < CLOSE * both:
+                    d = distance(x_BD[i], x_BD[first + c], SQUARED)
+                if kind == EUCLIDEAN:
+                    d = np.sqrt(d)
+            d_BK[i, c - (1 if c > r else 0)] = d
+        d_BK[i, members - 1 :] = -np.inf
+
+
+@compiled
+def positive_coefficients(g_BK, first, kind, out_NN):
+    """What the members of a class weigh in each other's gradient, and, on the diagonal, in their own."""
+    members = out_NN.shape[0]
+    for r in range(members):
+        out_NN[r, r] = ZERO
+    for r in range(members):
+        for c in range(r):
+            g = g_BK[first + r, c] + g_BK[first + c, r - 1]
+            out_NN[r, c], out_NN[c, r] = -g, -g
+            if kind != COSINE:
+                out_NN[r, r] += g
+                out_NN[c, c] += g
+
+
+@compiled
 def add_positive_pairs(x_BD, first_B, positive_B, g_BK, d_BK, kind, lo, hi, dx_BD):
     """Gradient of positive pairs on rows lo..hi; `g_BK[i, k]` is that of the distance from i to its k-th positive."""
     for i in range(lo, hi):
@@ -192,6 +256,22 @@ def add_pair(x_BD, i, j, g, d, kind, dx_BD):
         gap = TWO * g * (x_BD[i, c] - x_BD[j, c])
         dx_BD[i, c] += gap
         dx_BD[j, c] -= gap
+
+
+@compiled
+def add_turned(turned_HDB, sum_B, x_BD, kind, lo, hi, dx_BD):
+    """Rows lo..hi of a gradient: what threads have of it as columns, and the part of each row itself."""
+    block = 64  # rows at a time, so that they are in the first cache while they are gone through across
+    for start in range(lo, hi, block):
+        stop = min(start + block, hi)
+        for h in range(turned_HDB.shape[0]):
+            for c in range(x_BD.shape[1]):
+                for i in range(start, stop):
+                    dx_BD[i, c] += turned_HDB[h, c, i]
+        if kind != COSINE:
+            for i in range(start, stop):
+                for c in range(x_BD.shape[1]):
+                    dx_BD[i, c] -= TWO * sum_B[i] * x_BD[i, c]
 
 
 @compiled

@@ -1,78 +1,89 @@
 """Compiled passes for selections that keep one negative per anchor or per pair: the nearest one above a floor.
 
-Panels and their conventions are those of `_counting`; distances are looked at, nothing is left in the panel.
+Distances are looked at, nothing is left in the block.
 
-Legend: B rows, D width, R rows and C columns of a panel, W columns at a time, K positives of the largest class,
-F floors per row, H threads.
+Legend: B rows, D width, R rows and C columns of a block (see `_kernels`), K positives of the largest class, F floors
+per row, H threads.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from tercet.functional._kernels import NOTHING, ONE, ZERO, add_pair, compiled, panel_row
+from tercet.functional._kernels import (
+    FAR,
+    NOTHING,
+    ONE,
+    PART,
+    WIDTH,
+    ZERO,
+    add_pair,
+    compiled,
+    distances_of_row,
+    fill_sizes,
+)
 
-__all__ = ["ALL_POSITIVES", "FARTHEST", "NEAREST", "choose_and_sum", "merge_threads", "nearest_panel"]
+__all__ = ["ALL_POSITIVES", "FARTHEST", "NEAREST", "choose_and_sum", "merge_threads", "nearest_block"]
 
 _INFINITY = np.float32(np.inf)
 ALL_POSITIVES, FARTHEST, NEAREST = 0, 1, 2  # which positives of an anchor are kept
 
 
 @compiled
-def _nearest_of_row(d_W, above, best, best_name, name_W):
+def _nearest_of_row(line, left, above, best, best_name, name_B):
     """The nearest column farther than `above` and nearer than `best`; at a tie the lowest name.
 
-    Few chunks of columns hold one: a look that is vector code goes first.
+    Few lines hold one: a look that is vector code goes first.
     """
     candidates = ZERO
-    for j in range(d_W.shape[0]):
-        candidates += ONE if (d_W[j] <= best) & (d_W[j] > above) else ZERO
+    for j in range(WIDTH):
+        candidates += ONE if (line[j] <= best) & (line[j] > above) & (line[j] < FAR) else ZERO
     if candidates > ZERO:
-        for j in range(d_W.shape[0]):
-            nearer = d_W[j] < best or (d_W[j] == best and name_W[j] < best_name)
-            if nearer and d_W[j] > above:
-                best, best_name = d_W[j], name_W[j]
+        for j in range(WIDTH):
+            value = line[np.uint64(j)]
+            if value <= best and value > above and value < FAR:
+                name = name_B[left + j]
+                if value < best or name < best_name:
+                    best, best_name = value, name
     return best, best_name
 
 
 @compiled
-def _nearest_of_columns(d_W, above_W, name, best_W, best_name_W):
+def _nearest_of_columns(line, n, k, start, above_FB, name, best_FB, best_name_FB):
     """The same with the row as candidate of every column."""
-    for j in range(d_W.shape[0]):
-        value = d_W[j] if d_W[j] > above_W[j] else _INFINITY
-        best, best_name = best_W[j], best_name_W[j]
+    for j in range(n):
+        value = line[j] if (line[j] > above_FB[k, start + j]) & (line[j] < FAR) else _INFINITY
+        best, best_name = best_FB[k, start + j], best_name_FB[k, start + j]
         tied = min(best_name, name) if value == best else best_name
-        best_name_W[j] = name if value < best else tied
-        best_W[j] = value if value < best else best
+        best_name_FB[k, start + j] = name if value < best else tied
+        best_FB[k, start + j] = value if value < best else best
 
 
 @compiled
-def nearest_panel(
-    panel_RC, begin, x_BD, size_B, last_B, kind, lo, hi, width,
+def nearest_block(
+    lines, top, rows, left, columns, x_BD, size_B, last_B, kind,
     above_FB, name_B, best_FB, best_name_FB,
 ):  # fmt: skip
     """For each of F floors per row, the nearest negative above it, with its name (its place in the batch as given).
 
-    `best` holds the exclusive upper end at first, with name -1. Returns what `panel_row` found.
+    `best` holds the exclusive upper end at first, with name -1. Returns what `distances_of_row` found.
     """
-    d = np.empty(width, np.float32)
+    line = np.zeros(2 * PART, np.float32)
     found = NOTHING
-    for left in range(lo, hi, width):
-        right = min(left + width, hi)
-        for r in range(panel_RC.shape[0]):
-            i = begin + r
-            start, stop = max(last_B[i], begin + left), begin + right
-            if start >= stop:
-                continue
-            d_W = d[: stop - start]
-            found |= panel_row(panel_RC[r, start - begin : right], i, start, x_BD, size_B, kind, d_W)
-            for k in range(above_FB.shape[0]):
-                best_FB[k, i], best_name_FB[k, i] = _nearest_of_row(
-                    d_W, above_FB[k, i], best_FB[k, i], best_name_FB[k, i], name_B[start:stop]
-                )
-                _nearest_of_columns(
-                    d_W, above_FB[k, start:stop], name_B[i], best_FB[k, start:stop], best_name_FB[k, start:stop]
-                )
+    fill_sizes(size_B, left, columns, line)
+    for r in range(rows):
+        i = top + r
+        skip = min(max(last_B[i] - left, 0), columns)
+        if skip == columns:
+            continue
+        found |= distances_of_row(lines, np.uint64(r), i, left, skip, columns, x_BD, size_B, kind, line)
+        for k in range(above_FB.shape[0]):
+            best_FB[k, i], best_name_FB[k, i] = _nearest_of_row(
+                line, left, above_FB[k, i], best_FB[k, i], best_name_FB[k, i], name_B
+            )
+            _nearest_of_columns(
+                line, np.uint64(columns), np.uint64(k), np.uint64(left), above_FB, name_B[i], best_FB, best_name_FB
+            )
     return found
 
 

@@ -1,6 +1,6 @@
 """Which code does the work: chosen per call, or named by the user.
 
-`"fused"` is one compiled pass per panel of distances (CPU, float32, labels; see `_fused`); `"triton"` is kernels for a
+`"fused"` is one compiled pass per block of distances (CPU, float32, labels; see `_fused`); `"triton"` is kernels for a
 GPU (labels, any dtype but float64; see `_triton`); `"tiles"` is the same reduction tile by tile (any device, any
 option; compiled passes on a CPU with numba, else torch operations; see `_tiles`). All are exact; `"auto"` takes the
 fastest that can do the call. The environment variable `TERCET_ENGINE` sets the start value.

@@ -1,0 +1,287 @@
+"""A batch sorted by class, and its dot products block by block: what the compiled passes work on.
+
+A strip is some neighbouring rows against themselves and all later rows, so each pair of rows is visited once. It is cut
+into blocks so small that they stay in a core's own cache from the product through the pass to the products of the
+gradient. A thread takes whole strips, and is alone with them: nothing is waited for between two products.
+
+Legend: B rows, D width, K positives of the largest class, R rows and C columns of a block, H threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tercet.functional import _kernels
+from tercet.functional._tiles import Problem
+
+__all__ = ["LARGE_CLASS", "Array", "Block", "SortedBatch", "share"]
+
+Array = npt.NDArray[Any]
+# Rows and columns of a block, multiples of what the products' inner kernels take at a time: 460 KB, or twice as much
+# where larger classes bring so many thresholds along that they should serve more rows.
+_ROWS, _COLUMNS = 240, _kernels.WIDTH
+_FEW_POSITIVES = 8
+_PADDED = _COLUMNS + 16  # numbers from one line to the next: a power of two would halve the speed of products
+LARGE_CLASS = 32  # positives from which a product by class is faster than pair by pair
+_ALONE = 1 << 25  # multiplications below which threads cost more than they bring
+_SHARED = 1 << 17  # the same for passes over rows
+_THREADS_NUMBERS = 1 << 24  # most numbers that the threads together hold for themselves per row: 64 MB
+_KINDS = {"squared": _kernels.SQUARED, "euclidean": _kernels.EUCLIDEAN, "cosine": _kernels.COSINE}
+
+
+class Block(NamedTuple):
+    """Strip number `strip` of the rows against slice number `place` of the columns.
+
+    The lines have a fixed length; `numbers_RC` is the part of them that is filled: columns before the strip itself, at
+    the beginning of its first block, are not.
+    """
+
+    strip: int
+    place: int
+    x_RD: Tensor
+    x_CD: Tensor
+    lines: Array
+    numbers_RC: Tensor
+
+
+@dataclass(frozen=True)
+class SortedBatch:
+    """Rows sorted by class and prepared for one distance, and where each class begins and ends."""
+
+    kind: int
+    order_B: Array
+    x_BD: Array
+    size_B: Array
+    norm_B: Array
+    first_B: Array
+    last_B: Array
+    positive_B: Array  # how many positives; 0: no anchor
+    positives: int
+    largest: float  # squared norm of the largest row
+    far: bool  # from the origin, beside the spread of the rows
+
+    @classmethod
+    def of(cls, x_BD: Tensor, problem: Problem) -> SortedBatch:
+        labels_B = problem.relation.labels_B
+        assert labels_B is not None
+        rows, width = x_BD.shape
+        kind = _KINDS[problem.distance]
+        order_B, first_B, last_B, positive_B = np.empty((4, rows), np.int64)
+        sorted_BD = np.empty((rows, width), np.float32)
+        size_B, norm_B = np.empty((2, rows), np.float32)
+        given_BD = x_BD.detach().contiguous().numpy()
+        most: int = _kernels.sort_by_class(labels_B.contiguous().numpy(), order_B, first_B, last_B, positive_B)
+        largest, far = _kernels.prepare_rows(given_BD, order_B, kind, sorted_BD, size_B, norm_B)
+        return cls(
+            kind, order_B, sorted_BD, size_B, norm_B, first_B, last_B, positive_B, most, float(largest), bool(far)
+        )
+
+    def is_plain(self, problem: Problem) -> bool:
+        """Whether thresholds in float32, and one product for all negatives, are as good as the tiles' way.
+
+        Not where rows lie far from the origin, nor where the margin is small beside the distances. What only the passes
+        find is the matter of `is_lossy`.
+        """
+        if self.far:
+            return False
+        margin = problem.margin
+        if isinstance(margin, Tensor):
+            positive = margin[margin > 0]
+            margin = float(positive.min()) if len(positive) else 0.0
+        if margin is None or margin == 0:
+            return True
+        reach = {_kernels.SQUARED: 4 * self.largest, _kernels.EUCLIDEAN: 2 * self.largest**0.5, _kernels.COSINE: 2.0}
+        return bool(reach[self.kind] * torch.finfo(torch.float32).eps <= 1e-4 * margin)
+
+    def is_lossy(self, found: int, problem: Problem) -> bool:
+        """Whether what a pass found is better left to the tiles.
+
+        Rows of different classes that coincide are an exact tie, of which one side is rounded. For euclidean gradients
+        of all triplets 1 / d enlarges the rounding of pairs that nearly coincide.
+        """
+        lossy = _kernels.COINCIDES
+        if self.kind == _kernels.EUCLIDEAN and problem.mining == "all":
+            lossy |= _kernels.NEAR
+        return bool(found & lossy)
+
+    def sorted(self, values_B: Tensor | float) -> Array:
+        """A number per row, or one for all, in sorted order (float32)."""
+        if isinstance(values_B, Tensor):
+            ordered: Array = values_B.detach().numpy().astype(np.float32, copy=False)[self.order_B]
+            return ordered
+        return np.full(len(self.order_B), values_B, np.float32)
+
+    def positive_distances(self) -> Array:
+        """Distances of each anchor to its positives [B, K]; -infinity where there is none."""
+        d_BK = np.empty((len(self.x_BD), self.positives), np.float32)
+        if self.positives >= LARGE_CLASS:
+            x_BD = torch.from_numpy(self.x_BD)
+
+            def of_class(first: int, last: int) -> None:
+                dot_NN = torch.mm(x_BD[first:last], x_BD[first:last].T).numpy()
+                _kernels.positives_from_products(dot_NN, first, self.x_BD, self.size_B, self.kind, d_BK)
+
+            self.each_class(of_class)
+            return d_BK
+        share(
+            lambda lo, hi, _: _kernels.positive_distances(
+                self.x_BD, self.first_B, self.positive_B, self.kind, lo, hi, d_BK
+            ),
+            len(self.x_BD),
+            self.x_BD.size * self.positives,
+        )
+        return d_BK
+
+    def each_class(self, work: Callable[[int, int], None]) -> None:
+        """Call work(first, last) for every class, shared among threads; a row that is no anchor is a class alone."""
+        bounds = np.flatnonzero(np.diff(self.first_B, prepend=-1, append=-1)).tolist()
+        classes = list(itertools.pairwise(bounds))
+        threads = min(torch.get_num_threads(), len(classes))
+
+        def of_thread(thread: int) -> None:
+            for first, last in classes[thread::threads]:
+                work(first, last)
+
+        in_threads(of_thread, threads)
+
+    def threads(self, numbers_per_row: int) -> int:
+        """How many threads are worth it, where each of them keeps so many numbers per row for itself."""
+        rows, width = self.x_BD.shape
+        if rows * rows * (width + 4 * self.positives) < _ALONE:
+            return 1
+        strips, most = -(-rows // self.strip_rows), _THREADS_NUMBERS // (rows * numbers_per_row)
+        return int(max(1, min(torch.get_num_threads(), strips, most)))
+
+    @property
+    def strip_rows(self) -> int:
+        """Rows of a strip."""
+        return _ROWS if self.positives <= _FEW_POSITIVES else 2 * _ROWS
+
+    @property
+    def places(self) -> int:
+        """Into how many slices the columns are cut."""
+        return -(-len(self.x_BD) // _COLUMNS)
+
+    def in_strips(self, rows_BD: Tensor) -> Sequence[Tensor]:
+        """Rows, strip by strip."""
+        return rows_BD.tensor_split(tuple(range(self.strip_rows, len(rows_BD), self.strip_rows)))
+
+    def in_places(self, rows_BD: Tensor) -> Sequence[Tensor]:
+        """Rows as slices of the columns."""
+        return rows_BD.tensor_split(tuple(range(_COLUMNS, len(rows_BD), _COLUMNS)))
+
+    def sweep(self, visit: Callable[[int, Block], bool], threads: int) -> bool:
+        """Call visit(thread, block) for every block; False as soon as one visit says so.
+
+        The strips of a thread are a function of the numbers alone, so that sums come out the same at every call.
+        """
+        x_BD = torch.from_numpy(self.x_BD)
+        strips, places = self.in_strips(x_BD), self.in_places(x_BD)
+        going = [True]
+
+        def of_thread(thread: int) -> None:
+            lines = _scratch(self.strip_rows)
+            lines_array = lines.numpy()
+            for strip, x_RD in enumerate(strips):
+                turn = strip % (2 * threads)  # there and back, as later strips are shorter
+                if thread != min(turn, 2 * threads - 1 - turn):
+                    continue
+                for place in range(strip * self.strip_rows // _COLUMNS, len(places)):
+                    x_CD, before = places[place], max(0, strip * self.strip_rows - place * _COLUMNS)
+                    numbers_RC = lines[: len(x_RD), before : len(x_CD)]
+                    x_CD = x_CD[before:]
+                    torch.mm(x_RD, x_CD.T, out=numbers_RC)
+                    block = Block(strip, place, x_RD, x_CD, lines_array, numbers_RC)
+                    going[0] = going[0] and visit(thread, block)
+                    if not going[0]:
+                        return
+
+        in_threads(of_thread, threads)
+        return going[0]
+
+    def look(self, compiled_pass: Callable[..., int], block: Block, *arguments: object) -> int:
+        """Run one of the compiled passes over a block; what it found (bits)."""
+        left = block.place * _COLUMNS
+        found: int = compiled_pass(
+            *(block.lines, block.strip * self.strip_rows, len(block.x_RD), left, min(_COLUMNS, len(self.x_BD) - left)),
+            *(self.x_BD, self.size_B, self.last_B, self.kind, *arguments),
+        )
+        return found
+
+    def finish(self, dx_BD: Array) -> Tensor:
+        """A gradient on sorted, prepared rows as one on the rows as they were given."""
+        out_BD = np.empty_like(dx_BD)
+        share(
+            lambda lo, hi, _: _kernels.finish_rows(
+                dx_BD, self.x_BD, self.norm_B, self.order_B, self.kind, lo, hi, out_BD
+            ),
+            len(out_BD),
+            out_BD.size,
+        )
+        return torch.from_numpy(out_BD)
+
+
+def _scratch(rows: int) -> Tensor:
+    """The thread's own lines for one block (at most 1 MB), kept from call to call."""
+    if len(getattr(_own, "lines", ())) < rows:
+        _own.lines = torch.zeros(-(-rows // 4) * 4, _PADDED)  # the passes take up to four lines at a time
+    lines: Tensor = _own.lines
+    return lines
+
+
+_own = threading.local()
+
+
+def share(work: Callable[[int, int, int], None], count: int, cost: int) -> None:
+    """Call work(lo, hi, thread) over 0..count, shared among torch's number of threads where it is worth it."""
+    threads = min(torch.get_num_threads(), count)
+    if threads < 2 or cost < _SHARED:
+        work(0, count, 0)
+        return
+    bounds = [count * h // threads for h in range(threads + 1)]
+    others = [_pool(torch.get_num_threads()).submit(work, bounds[h], bounds[h + 1], h) for h in range(1, threads)]
+    work(bounds[0], bounds[1], 0)
+    for other in others:
+        other.result()
+
+
+def in_threads(work: Callable[[int], object], threads: int) -> None:
+    """Call work(thread) for each, in threads in which torch keeps to one core; a single one in the caller's."""
+    if threads == 1:
+        work(0)
+        return
+    for done in [_pool(torch.get_num_threads()).submit(work, thread) for thread in range(threads)]:
+        done.result()
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads in which torch keeps to one core each; the caller's own number stays as it is."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="tercet-loss", initializer=_keep_to_one_core)
+    ready = threading.Barrier(threads + 1)
+    for _ in range(threads):
+        pool.submit(ready.wait)
+    ready.wait()
+    torch.set_num_threads(threads)  # else threads that are born later would take over what the pool's were told
+    return pool
+
+
+def _keep_to_one_core() -> None:
+    torch.get_num_threads()  # the first question in a thread sets its number to the process's, so it is asked before
+    torch.set_num_threads(1)
+
+
+# A forked child has none of its parent's threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)
