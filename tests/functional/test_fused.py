@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import tercet
 import tercet.functional as TF
-from tercet.functional import _blocks, _fused
+from tercet.functional import _blocks, _fused, _threads
 from tercet.functional.options import DISTANCES, REDUCTIONS
 
 MODES = ("all", "hard", "semihard", "hard_negative", "easy_positive")
@@ -138,8 +138,9 @@ def mixed_rows(rows_per_class):
 def small_blocks(monkeypatch):
     """Strips that do not fit the slices of columns, and threads for the smallest of work."""
     monkeypatch.setattr(_blocks, "_ROWS", 113)
-    monkeypatch.setattr(_blocks, "_ALONE", 0)
-    monkeypatch.setattr(_blocks, "_SHARED", 0)
+    monkeypatch.setattr(_blocks, "ALONE", 0)
+    monkeypatch.setattr(_threads, "ALONE", 0)
+    monkeypatch.setattr(_threads, "_SHARED", 0)
 
 
 @pytest.mark.parametrize("mining", MODES)
@@ -231,6 +232,22 @@ def test_without_numba_the_tiles_take_over(monkeypatch):
     torch.testing.assert_close(TF.batch_triplet_loss(x, labels), wanted)
 
 
+def test_small_batches_leave_the_number_of_threads_as_it_was():
+    torch.set_num_threads(2)
+    try:
+        for rows, labels in ((16, torch.arange(16) // 4), (16, torch.zeros(16, dtype=torch.int64))):
+            x = spread_rows(rows, 4, 1).requires_grad_()
+            TF.batch_triplet_loss(x, labels, reduction="none").sum().backward()
+            TF.multi_sample_triplet_loss(x, labels).backward()
+            assert torch.get_num_threads() == 2
+        with pytest.raises(RuntimeError), _threads.on_one_core(x, None):
+            assert torch.get_num_threads() == 1
+            raise RuntimeError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_makes_its_own_threads():
@@ -239,10 +256,10 @@ def test_a_forked_child_makes_its_own_threads():
         x, labels = spread_rows(1500, 16, 1), torch.arange(1500) // 4
         with TF.use_engine("fused"):
             TF.batch_triplet_loss(x, labels)
-        assert _blocks._pool.cache_info().currsize
+        assert _threads._pool.cache_info().currsize
         child = os.fork()
         if child == 0:
-            os._exit(0 if _blocks._pool.cache_info().currsize == 0 else 1)
+            os._exit(0 if _threads._pool.cache_info().currsize == 0 else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         torch.set_num_threads(1)

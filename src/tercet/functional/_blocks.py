@@ -9,12 +9,9 @@ Legend: B rows, D width, K positives of the largest class, R rows and C columns 
 
 from __future__ import annotations
 
-import functools
 import itertools
-import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,9 +21,10 @@ import torch
 from torch import Tensor
 
 from tercet.functional import _kernels
+from tercet.functional._threads import ALONE, in_threads, share
 from tercet.functional._tiles import Problem
 
-__all__ = ["LARGE_CLASS", "Array", "Block", "SortedBatch", "share"]
+__all__ = ["LARGE_CLASS", "Array", "Block", "SortedBatch"]
 
 Array = npt.NDArray[Any]
 # Rows and columns of a block, multiples of what the products' inner kernels take at a time: 460 KB, or twice as much
@@ -35,8 +33,6 @@ _ROWS, _COLUMNS = 240, _kernels.WIDTH
 _FEW_POSITIVES = 8
 _PADDED = _COLUMNS + 16  # numbers from one line to the next: a power of two would halve the speed of products
 LARGE_CLASS = 32  # positives from which a product by class is faster than pair by pair
-_ALONE = 1 << 25  # multiplications below which threads cost more than they bring
-_SHARED = 1 << 17  # the same for passes over rows
 _THREADS_NUMBERS = 1 << 24  # most numbers that the threads together hold for themselves per row: 64 MB
 _KINDS = {"squared": _kernels.SQUARED, "euclidean": _kernels.EUCLIDEAN, "cosine": _kernels.COSINE}
 
@@ -159,7 +155,7 @@ class SortedBatch:
     def threads(self, numbers_per_row: int) -> int:
         """How many threads are worth it, where each of them keeps so many numbers per row for itself."""
         rows, width = self.x_BD.shape
-        if rows * rows * (width + 4 * self.positives) < _ALONE:
+        if rows * rows * (width + 4 * self.positives) < ALONE:
             return 1
         strips, most = -(-rows // self.strip_rows), _THREADS_NUMBERS // (rows * numbers_per_row)
         return int(max(1, min(torch.get_num_threads(), strips, most)))
@@ -242,46 +238,3 @@ def _scratch(rows: int) -> Tensor:
 
 
 _own = threading.local()
-
-
-def share(work: Callable[[int, int, int], None], count: int, cost: int) -> None:
-    """Call work(lo, hi, thread) over 0..count, shared among torch's number of threads where it is worth it."""
-    threads = min(torch.get_num_threads(), count)
-    if threads < 2 or cost < _SHARED:
-        work(0, count, 0)
-        return
-    bounds = [count * h // threads for h in range(threads + 1)]
-    others = [_pool(torch.get_num_threads()).submit(work, bounds[h], bounds[h + 1], h) for h in range(1, threads)]
-    work(bounds[0], bounds[1], 0)
-    for other in others:
-        other.result()
-
-
-def in_threads(work: Callable[[int], object], threads: int) -> None:
-    """Call work(thread) for each, in threads in which torch keeps to one core; a single one in the caller's."""
-    if threads == 1:
-        work(0)
-        return
-    for done in [_pool(torch.get_num_threads()).submit(work, thread) for thread in range(threads)]:
-        done.result()
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads in which torch keeps to one core each; the caller's own number stays as it is."""
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="tercet-loss", initializer=_keep_to_one_core)
-    ready = threading.Barrier(threads + 1)
-    for _ in range(threads):
-        pool.submit(ready.wait)
-    ready.wait()
-    torch.set_num_threads(threads)  # else threads that are born later would take over what the pool's were told
-    return pool
-
-
-def _keep_to_one_core() -> None:
-    torch.get_num_threads()  # the first question in a thread sets its number to the process's, so it is asked before
-    torch.set_num_threads(1)
-
-
-# A forked child has none of its parent's threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from tercet.functional import _counting, _kernels, _nearest
-from tercet.functional._blocks import LARGE_CLASS, Array, Block, SortedBatch, share
+from tercet.functional._blocks import LARGE_CLASS, Array, Block, SortedBatch
+from tercet.functional._threads import share
 from tercet.functional._tiles import Problem, Sums
 
 __all__ = ["can_reduce", "reduce_triplets"]

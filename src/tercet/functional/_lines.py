@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit
 from torch import Tensor
 
-from tercet.functional._blocks import share
 from tercet.functional._kernels import COSINE, EUCLIDEAN, SQUARED, compiled
+from tercet.functional._threads import share
 
 __all__ = [
     "KINDS",

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tercet.functional._compile import outside_graph
 from tercet.functional._once import once
+from tercet.functional._threads import on_one_core
 from tercet.functional._tiles import Backward, Problem, loss_and_slope, tiles
 from tercet.functional.distances import Geometry
 from tercet.functional.options import REDUCTIONS, Margin, RelationTable, check_choice, working_dtype
@@ -86,7 +87,7 @@ class _MultiSample(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x_BD: Tensor, y_MD: Tensor | None, problem: Problem) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x_BD.device.type, enabled=False):
+        with torch.autocast(x_BD.device.type, enabled=False), on_one_core(x_BD, y_MD):
             if problem.distance == "euclidean":
                 gap_B, anchor_B = _gap_by_tiles(Geometry(x_BD, y_MD, problem.distance), problem)
             else:
@@ -107,7 +108,8 @@ class _MultiSample(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         x_BD, y_MD, slope_B = ctx.saved_tensors
-        with torch.no_grad(), torch.autocast(x_BD.device.type, enabled=False):
+        off = torch.autocast(x_BD.device.type, enabled=False)
+        with torch.no_grad(), off, on_one_core(x_BD, y_MD):
             weight_B = upstream[0] * slope_B
             if ctx.problem.distance == "euclidean":
                 dx_BD, dy_MD = _back_by_tiles(Geometry(x_BD, y_MD, ctx.problem.distance), ctx.problem, weight_B)

@@ -16,6 +16,7 @@ from tercet.errors import InvalidInput, InvalidOption
 from tercet.functional import _tiles
 from tercet.functional._compile import outside_graph
 from tercet.functional._once import once
+from tercet.functional._threads import on_one_core
 from tercet.functional._tiles import Problem, Sums, loss_and_slope
 from tercet.functional.distances import Geometry
 from tercet.functional.engine import chosen_engine
@@ -170,7 +171,7 @@ class _BatchTriplets(torch.autograd.Function):
     ) -> Tensor:
         ctx.problem, ctx.reduction = problem, reduction
         at_once = gradient and reduction != "none"
-        with torch.autocast(x_BD.device.type, enabled=False):
+        with torch.autocast(x_BD.device.type, enabled=False), on_one_core(x_BD, y_MD):
             sums = _reduce(x_BD, y_MD, problem, gradient=at_once, mean_per_anchor=reduction == "anchor")
             loss, ctx.scale = _reduced(sums, reduction)
         if at_once:
@@ -184,7 +185,8 @@ class _BatchTriplets(torch.autograd.Function):
         (up,) = upstream
         x_BD, y_MD, dx_BD, dy_MD = ctx.saved_tensors
         if ctx.reduction == "none":
-            with torch.no_grad(), torch.autocast(x_BD.device.type, enabled=False):
+            off = torch.autocast(x_BD.device.type, enabled=False)
+            with torch.no_grad(), off, on_one_core(x_BD, y_MD):
                 sums = _reduce(x_BD, y_MD, ctx.problem, gradient=True, weight_B=up)
             dx_BD, dy_MD = sums.dx_BD, sums.dy_MD
         else:
