@@ -263,3 +263,17 @@ def test_a_forked_child_makes_its_own_threads():
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:
         torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("mining", ["all", "semihard", "hard"])
+def test_a_margin_near_the_end_of_float32_is_left_to_the_tiles(mining):
+    x, labels = spread_rows(600, 8, 1), torch.arange(600) // 4
+    found = []
+    for engine in ("auto", "tiles"):
+        rows = x.clone().requires_grad_()
+        with TF.use_engine(engine):
+            loss = TF.batch_triplet_loss(rows, labels, margin=1e38, mining=mining)
+        loss.backward()
+        found.append((loss.item(), rows.grad))
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])

@@ -34,6 +34,7 @@ _FEW_POSITIVES = 8
 _PADDED = _COLUMNS + 16  # numbers from one line to the next: a power of two would halve the speed of products
 LARGE_CLASS = 32  # positives from which a product by class is faster than pair by pair
 _THREADS_NUMBERS = 1 << 24  # most numbers that the threads together hold for themselves per row: 64 MB
+_LARGEST_MARGIN = 1e30
 _KINDS = {"squared": _kernels.SQUARED, "euclidean": _kernels.EUCLIDEAN, "cosine": _kernels.COSINE}
 
 
@@ -87,12 +88,12 @@ class SortedBatch:
     def is_plain(self, problem: Problem) -> bool:
         """Whether thresholds in float32, and one product for all negatives, are as good as the tiles' way.
 
-        Not where rows lie far from the origin, nor where the margin is small beside the distances. What only the passes
-        find is the matter of `is_lossy`.
+        Not where rows lie far from the origin, nor where the margin is small beside the distances or so large that a
+        sum of thresholds leaves float32. What only the passes find is the matter of `is_lossy`.
         """
-        if self.far:
-            return False
         margin = problem.margin
+        if self.far or (margin is not None and float(torch.as_tensor(margin).max()) > _LARGEST_MARGIN):
+            return False
         if isinstance(margin, Tensor):
             positive = margin[margin > 0]
             margin = float(positive.min()) if len(positive) else 0.0
