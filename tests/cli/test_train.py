@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def test_options_of_scale_reach_the_training(run, digits: Path, tmp_path: Path) 
 def test_tensorboard_files_are_written_beside_the_history(run, digits: Path, tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "run"
     words = ("train", digits / "digits.csv", "--task", "digits", "--epochs", "0.5", "--tensorboard")
+    importlib.import_module("accelerate")  # which looks once for what is installed
     with monkeypatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name, package=None: None)
         assert run(*words, "--out", tmp_path / "none").refused("pip install 'tercet[tracking]'")
