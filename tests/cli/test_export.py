@@ -16,12 +16,12 @@ import pytest
 import torch
 
 import tercet
-from tercet.data import Split
+from tercet.data import AudioFrontEnd, FaceFrontEnd, FrontEnd, ImageFrontEnd, SignatureFrontEnd, Split
 from tercet.encoders import build_encoder
 from tercet.errors import MissingExtra, RunError
 from tercet.evaluate import AsNorm, calibrate
 from tercet.run import RunSplit, save_model
-from tercet.run.export import export_onnx
+from tercet.run.export import export_onnx, sample_in_words
 from tercet.run.files import read_tensors, write_tensors
 from tercet.tasks import load_task
 from voices import voice, write
@@ -98,6 +98,28 @@ def test_the_file_gives_the_models_vectors(task: str, tmp_path: Path) -> None:
     assert about["normalisation"] == {"inside": True, "mean": 127.5, "std": 127.5}
     golden = read_tensors(model.path / "golden.safetensors")["vectors"].numpy()
     np.testing.assert_allclose(about["golden"]["vectors"], golden, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("front_end", "words"),
+    [
+        (
+            ImageFrontEnd(48, 64, 3, fit="pad"),
+            "red, green, blue, brought to 48 x 64 by antialiased bicubic resizing (pad)",
+        ),
+        (ImageFrontEnd(8, 8, 1), "grey (ITU-R 601 luma), brought to 8 x 8"),
+        (FaceFrontEnd(150, 3), "one face, found and aligned as docs/faces.md says, red, green, blue, 150 x 150 pixels"),
+        (
+            FaceFrontEnd(64, 1),
+            "one face, found and aligned as docs/faces.md says, grey (ITU-R 601 luma), 64 x 64 pixels",
+        ),
+        (SignatureFrontEnd(64, 128), "ink 255 on paper 0, found, centred on its mass and scaled to 64 x 128"),
+        (AudioFrontEnd(seconds=3.0), "its first 3 s"),
+    ],
+)
+def test_what_a_sample_is_stands_in_the_file_and_on_the_page(front_end: FrontEnd, words: str) -> None:
+    assert words in sample_in_words(front_end)
+    assert f"| `{front_end.kind}` |" in PAGE.read_text("utf-8")
 
 
 def test_nothing_of_the_machine_is_in_the_file(voices: tuple[Path, Path]) -> None:

@@ -116,7 +116,12 @@ def test_bad_arguments_are_named(errors, codes):
         error_rate(errors, codes)
 
 
-def test_errors_that_are_spread_evenly_over_identities_leave_no_variance_and_no_error() -> None:
-    """Every identity errs in half of its pairs: the estimated variance is exactly zero."""
-    found = error_rate([True, False, True, False], [[0, 0], [0, 0], [1, 1], [1, 1]])
-    assert (found.value, found.effective) == (0.5, 4.0)
+@pytest.mark.parametrize(("each", "wrong"), [(2, 1), (3, 1), (7, 3), (600, 200)])
+def test_errors_that_are_spread_evenly_over_identities_say_nothing_of_their_correlation(each: int, wrong: int) -> None:
+    """The estimated variance is zero, or what rounding leaves of it: no more is known than where nobody errs."""
+    people = 20
+    codes = np.repeat(np.arange(people), each)
+    found = error_rate(np.tile(np.arange(each) < wrong, people), np.stack([codes, codes], axis=1))
+    assert found.value == pytest.approx(wrong / each) and found.effective == people
+    low, high = found.interval()
+    assert low < wrong / each - 0.15 and high > wrong / each + 0.15

@@ -14,7 +14,6 @@ Legend: P pairs; I identities.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
@@ -27,6 +26,7 @@ from tercet.errors import InvalidInput
 __all__ = ["ErrorRate", "binomial_interval", "error_rate"]
 
 _NORMAL_975 = 1.959963984540054
+_ROUNDING = 1e-9  # share of the variance of independent pairs: less is a sum of zeros
 
 
 @final
@@ -60,9 +60,9 @@ class ErrorRate:
 def error_rate(errors: npt.ArrayLike, identities: npt.ArrayLike) -> ErrorRate:
     """The rate of some errors and how far identities let it be trusted.
 
-    `errors` [P] bool, `identities` [P, 2] integers: whose the two samples of each pair are. Without an error, or
-    without a correct decision, the correlation is unknown and each identity is counted in one pair only: I / 2
-    effective pairs of two identities, I of one. Cost: O(P log P). Raises InvalidInput.
+    `errors` [P] bool, `identities` [P, 2] integers: whose the two samples of each pair are. Without an error, without
+    a correct decision, or where every identity errs equally often, the correlation is unknown and each identity is
+    counted in one pair only: I / 2 effective pairs of two identities, I of one. Cost: O(P log P). Raises InvalidInput.
     """
     wrong, codes = np.asarray(errors, dtype=np.bool_), np.asarray(identities)
     if wrong.ndim != 1 or not len(wrong):
@@ -87,8 +87,10 @@ def error_rate(errors: npt.ArrayLike, identities: npt.ArrayLike) -> ErrorRate:
     alone = float((of_dyad**2).sum())
     total = float((of_identity**2).sum()) - float((of_dyad[two] ** 2).sum())
     variance = max(total, alone) / len(wrong) ** 2 * people / (people - 1)
-    # A variance estimated near zero by chance must not promise more than the pairs can hold.
-    effective = value * (1 - value) / variance if variance > 0 else math.inf
+    # Errors spread evenly over all identities leave no variance (but rounding): nothing is known of the correlation.
+    known = variance > _ROUNDING * value * (1 - value) / len(wrong)
+    effective = value * (1 - value) / variance if known else distinct
+    # A variance estimated small by chance must not promise more than the pairs can hold.
     return ErrorRate(value, len(wrong), people, min(float(len(wrong)), effective))
 
 

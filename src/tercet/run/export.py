@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 import tercet
-from tercet.data import AudioFrontEnd, FrontEnd, ImageFrontEnd
+from tercet.data import AudioFrontEnd, FaceFrontEnd, FrontEnd, ImageFrontEnd
 from tercet.data.audio import waves_of
 from tercet.data.log_mel import FRAME, RATE
 from tercet.errors import MissingExtra, RunError
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from tercet.run.model import Model
 
-__all__ = ["TOLERANCE", "Exported", "export_onnx"]
+__all__ = ["TOLERANCE", "Exported", "export_onnx", "sample_in_words"]
 
 TOLERANCE: Final = 1e-5
 FORMAT: Final = "tercet-onnx"
@@ -56,6 +56,7 @@ _PICTURE: Final = (
 _SIGNATURE: Final = (
     "ink 255 on paper 0, found, centred on its mass and scaled to {height} x {width} as docs/signatures.md says"
 )
+_FACE: Final = "one face, found and aligned as docs/faces.md says, {channels}, {side} x {side} pixels"
 _SPEECH: Final = (
     "speech of one channel at 16000 samples a second, pauses cut out as docs/speakers.md says, its first {seconds:g} s "
     "(repeated where there are fewer), scaled so that the largest value is 29490"
@@ -256,7 +257,7 @@ def _about(
             "name": _INPUT,
             "type": str(samples.dtype),
             "shape": ["batch", 1, "samples"] if speech else ["batch", *front_end.shape],
-            "holds": _holds(front_end),
+            "holds": sample_in_words(front_end),
             "sample_rate": RATE if speech else None,
             "least_samples": FRAME if speech else None,
         },
@@ -277,12 +278,14 @@ def _about(
     }
 
 
-def _holds(front_end: FrontEnd) -> str:
+def sample_in_words(front_end: FrontEnd) -> str:
     """What a sample is, for those who make one without tercet."""
     if isinstance(front_end, AudioFrontEnd):
         return _SPEECH.format(seconds=front_end.seconds)
+    channels = "grey (ITU-R 601 luma)" if front_end.shape[0] == 1 else "red, green, blue"
+    if isinstance(front_end, FaceFrontEnd):
+        return _FACE.format(channels=channels, side=front_end.side)
     if isinstance(front_end, ImageFrontEnd):
-        channels = "grey (ITU-R 601 luma)" if front_end.channels == 1 else "red, green, blue"
         return _PICTURE.format(channels=channels, height=front_end.height, width=front_end.width, fit=front_end.fit)
     _, height, width = front_end.shape
     return _SIGNATURE.format(height=height, width=width)
