@@ -6,7 +6,7 @@
     GPDS                    c-007-03.jpg genuine, cf-007-03.jpg forged, in a folder per writer or in any other
     MCYT-75                 0007/0007v03.bmp genuine, 0007f03.bmp forged (an f in place of the v)
     BHSig260                Bengali/007/B-S-007-G-03.tif genuine, B-S-007-F-03.tif forged; so too Hindi
-    HanSig                  original_12_3_4.jpg, forgery_12_3_4.jpg: writer 12, name 3, number 4; the identity is both
+    HanSig                  original_12_3_4.jpg, forgery_12_3_4.jpg: writer 12, name 3: both are the identity
 
 All forgeries of these are skilled. Numbers of writers are compared as numbers, since their width varies. A file whose
 name does not fit is noted in `skipped`; one that says it is a forgery of another writer than its folder's is an error.
@@ -18,26 +18,24 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import final
 
 from tercet.data.images import ImageFrontEnd
 from tercet.data.manifest import GENUINE, Manifest, Row, Skipped
 from tercet.errors import DataError
 
 __all__ = [
-    "read_cedar",
+    "BHSIG",
+    "CEDAR",
+    "GPDS",
+    "HANSIG",
+    "MCYT",
+    "ByName",
     "read_genuine_and_forged",
-    "read_gpds",
-    "read_hansig",
-    "read_mcyt",
-    "read_bhsig",
     "read_sigcomp",
-    "recognise_bhsig",
-    "recognise_cedar",
     "recognise_genuine_and_forged",
-    "recognise_gpds",
-    "recognise_hansig",
-    "recognise_mcyt",
     "recognise_sigcomp",
 ]
 
@@ -48,11 +46,6 @@ _FORGED_FOLDERS = frozenset({"forged", "forge", "forg", "forgery", "forgeries", 
 
 _SIGCOMP_GENUINE = re.compile(r"(\d{3})_(\d+)$")
 _SIGCOMP_FORGED = re.compile(r"(\d{4})(\d{3})_(\d+)$")
-_CEDAR = re.compile(r"(original|forgeries)_(\d+)_(\d+)$", re.IGNORECASE)
-_GPDS = re.compile(r"(c|cf)-(\d+)-(\d+)$", re.IGNORECASE)
-_MCYT = re.compile(r"(\d{4})([vf])(\d+)$", re.IGNORECASE)
-_BHSIG = re.compile(r"([BH])-S-(\d+)-([GF])-(\d+)$", re.IGNORECASE)
-_HANSIG = re.compile(r"(original|forgery)_(\d+)_(\d+)_(\d+)$", re.IGNORECASE)
 
 Reading = Callable[[Path], "tuple[str, str] | None"]
 """A file's (identity, kind) by its name and folders; None where they do not fit; DataError where they contradict."""
@@ -123,105 +116,72 @@ def read_sigcomp(path: Path, suffixes: frozenset[str]) -> Manifest:
     return _read(path, suffixes, reading, "SigComp's folders 001 and 001_forg")
 
 
-def recognise_cedar(path: Path) -> bool:
-    """Whether there is `full_org` beside `full_forg`, or files by the names of CEDAR's are found."""
-    return {"full_org", "full_forg"} <= set(_folders(path)) or _shows(path, _CEDAR)
+@final
+@dataclass(frozen=True)
+class ByName:
+    """A layout whose file names say it all.
 
-
-def read_cedar(path: Path, suffixes: frozenset[str]) -> Manifest:
-    """CEDAR: `full_org/original_7_3.png`, `full_forg/forgeries_7_3.png`, or both in a folder per writer.
-
-    The genuine scans have a tint that the forged ones lack, which the front end takes away.
-
-    Raises:
-        DataError: where there is no such file.
-    """
-    return _read(path, suffixes, _by_name(_CEDAR, 2, 1, "original"), "CEDAR's full_org and full_forg")
-
-
-def recognise_gpds(path: Path) -> bool:
-    """Whether files by the names of GPDS are found."""
-    return _shows(path, _GPDS)
-
-
-def read_gpds(path: Path, suffixes: frozenset[str]) -> Manifest:
-    """GPDS-960, GPDS-300 and GPDSsynthetic: `007/c-007-03.jpg` genuine, `007/cf-007-03.jpg` forged.
-
-    Raises:
-        DataError: where there is no such file.
-    """
-    return _read(path, suffixes, _by_name(_GPDS, 2, 1, "c"), "GPDS' c-007-03 and cf-007-03")
-
-
-def recognise_mcyt(path: Path) -> bool:
-    """Whether files by the names of MCYT-75 are found."""
-    return _shows(path, _MCYT)
-
-
-def read_mcyt(path: Path, suffixes: frozenset[str]) -> Manifest:
-    """MCYT-75: `0007/0007v03.bmp` genuine, `0007/0007f03.bmp` forged.
-
-    Raises:
-        DataError: where there is no such file.
-    """
-    return _read(path, suffixes, _by_name(_MCYT, 1, 2, "v"), "MCYT-75's 0007v03 and 0007f03")
-
-
-def recognise_bhsig(path: Path) -> bool:
-    """Whether files by the names of BHSig260 are found."""
-    return _shows(path, _BHSIG)
-
-
-def read_bhsig(path: Path, suffixes: frozenset[str]) -> Manifest:
-    """BHSig260: `Bengali/007/B-S-007-G-03.tif`, `Hindi/007/H-S-007-F-03.tif`; the script is part of the identity.
-
-    Raises:
-        DataError: where there is no such file.
+    Attributes:
+        wanted: what the layout is, for errors.
+        pattern: of a name without its suffix, with groups `kind` and `writer`, and `script` or `name` where the
+            identity is more than the writer.
+        genuine: what `kind` is of a genuine signature, in lower case.
+        places: folders that say it without a look at their files.
     """
 
-    def reading(file: Path) -> tuple[str, str] | None:
-        found = _BHSIG.match(file.stem)
+    wanted: str
+    pattern: re.Pattern[str]
+    genuine: str
+    places: frozenset[str] = frozenset()
+
+    def recognise(self, path: Path) -> bool:
+        """Whether the folders or the first files of `path` have such names."""
+        known = bool(self.places) and self.places <= set(_folders(path))
+        return known or _shows(path, self.pattern)
+
+    def read(self, path: Path, suffixes: frozenset[str]) -> Manifest:
+        """Every file with such a name.
+
+        Raises:
+            DataError: where there is no genuine one.
+        """
+        return _read(path, suffixes, self._reading, self.wanted)
+
+    def _reading(self, file: Path) -> tuple[str, str] | None:
+        found = self.pattern.match(file.stem)
         if not found:
             return None
-        script = found[1].upper()
-        return f"{script}-{int(found[2]):03d}", GENUINE if found[3].upper() == "G" else _SKILLED
-
-    return _read(path, suffixes, reading, "BHSig260's B-S-007-G-03")
-
-
-def recognise_hansig(path: Path) -> bool:
-    """Whether files by the names of HanSig are found."""
-    return _shows(path, _HANSIG)
+        said = found.groupdict()
+        if "name" in said:
+            identity = f"{int(said['writer'])}-{int(said['name'])}"
+        else:
+            identity = f"{said['script'].upper()}-" if "script" in said else ""
+            identity += f"{int(said['writer']):03d}"
+        return identity, GENUINE if said["kind"].lower() == self.genuine else _SKILLED
 
 
-def read_hansig(path: Path, suffixes: frozenset[str]) -> Manifest:
-    """HanSig: `original_12_3_4.jpg` and `forgery_12_3_4.jpg`, writer 12 writing the third of the names, fourth time.
-
-    One writer writes twenty names, which are twenty signatures: the identity is writer and name.
-
-    Raises:
-        DataError: where there is no such file.
-    """
-
-    def reading(file: Path) -> tuple[str, str] | None:
-        found = _HANSIG.match(file.stem)
-        if not found:
-            return None
-        return f"{int(found[2])}-{int(found[3])}", GENUINE if found[1].lower() == "original" else _SKILLED
-
-    return _read(path, suffixes, reading, "HanSig's original_12_3_4")
-
-
-def _by_name(pattern: re.Pattern[str], writer: int, kind: int, genuine: str) -> Reading:
-    """The reading of a layout whose file names say it all: which groups are the writer's number and the kind."""
-
-    def reading(file: Path) -> tuple[str, str] | None:
-        found = pattern.match(file.stem)
-        if not found:
-            return None
-        return f"{int(found[writer]):03d}", GENUINE if found[kind].lower() == genuine else _SKILLED
-
-    return reading
+# The genuine scans have a tint that the forged ones lack, which the front end takes away.
+CEDAR = ByName(
+    "CEDAR's full_org and full_forg",
+    re.compile(r"(?P<kind>original|forgeries)_(?P<writer>\d+)_\d+$", re.IGNORECASE),
+    "original",
+    frozenset({"full_org", "full_forg"}),
+)
+# GPDS-960, GPDS-300 and GPDSsynthetic.
+GPDS = ByName("GPDS' c-007-03 and cf-007-03", re.compile(r"(?P<kind>c|cf)-(?P<writer>\d+)-\d+$", re.IGNORECASE), "c")
+MCYT = ByName("MCYT-75's 0007v03 and 0007f03", re.compile(r"(?P<writer>\d{4})(?P<kind>[vf])\d+$", re.IGNORECASE), "v")
+# Two writers of two scripts may have one number.
+BHSIG = ByName(
+    "BHSig260's B-S-007-G-03",
+    re.compile(r"(?P<script>[BH])-S-(?P<writer>\d+)-(?P<kind>[GF])-\d+$", re.IGNORECASE),
+    "g",
+)
+# One writer writes twenty names, which are twenty signatures.
+HANSIG = ByName(
+    "HanSig's original_12_3_4",
+    re.compile(r"(?P<kind>original|forgery)_(?P<writer>\d+)_(?P<name>\d+)_\d+$", re.IGNORECASE),
+    "original",
+)
 
 
 def _read(path: Path, suffixes: frozenset[str], reading: Reading, wanted: str) -> Manifest:
