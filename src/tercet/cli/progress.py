@@ -87,7 +87,7 @@ class Training:
             left = "" if now.remaining_s is None else f"{now.remaining_s:.0f} s left"
             self._bar.update(self._task, completed=now.fraction_done, description=_PHASES[now.phase], left=left)
             self._live.update(Group(self._bar, Text(self._figures)))
-        elif now.phase == "train" and (
+        elif now.phase in ("train", "survey") and (
             self._printed is None or now.elapsed_s - self._printed.elapsed_s >= SECONDS_BETWEEN_LINES
         ):
             self._print(now)
@@ -105,7 +105,9 @@ class Training:
 
     def _print(self, now: TrainingProgress) -> None:
         self._printed = now
-        self._console.print(f"training {100 * now.fraction_done:.0f} %  {self._figures}", soft_wrap=True)
+        figures = "" if now.phase == "survey" else f"  {self._figures}"
+        what = _PHASES["survey"] if now.phase == "survey" else "training"
+        self._console.print(f"{what} {100 * now.fraction_done:.0f} %{figures}", soft_wrap=True)
 
 
 @contextmanager
@@ -118,7 +120,13 @@ def scoring(console: Console) -> Iterator[Callable[[str], None]]:
         yield lambda phase: status.update(f"scoring: {phase.replace('_', ' ')}")
 
 
-_PHASES = {"read": "reading samples", "train": "training", "validate": "validating", "done": "trained"}
+_PHASES = {
+    "read": "reading samples",
+    "train": "training",
+    "survey": "searching for what is hard",
+    "validate": "validating",
+    "done": "trained",
+}
 
 
 def _in_figures(now: TrainingProgress) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchSizeOption",
+    "CategoriesOption",
     "CheckpointsOption",
     "ChunkOption",
     "ClipOption",
@@ -21,6 +22,8 @@ __all__ = [
     "MemoryMomentumOption",
     "MemoryOption",
     "MemoryWarmupOption",
+    "MineEveryOption",
+    "MineSkipOption",
     "PrecisionOption",
     "SamplesOption",
     "TemperOption",
@@ -48,6 +51,32 @@ TemperOption = Annotated[
     typer.Option(
         help="How much more often identities with more samples come: from 0, all alike, to 1, in proportion.",
         show_default="0",
+        rich_help_panel=_PANEL,
+    ),
+]
+CategoriesOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Of how many categories a batch is, so that its negatives are hard; DATA names them (column category).",
+        show_default="any",
+        rich_help_panel=_PANEL,
+    ),
+]
+MineEveryOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="STEPS",
+        help="After so many steps each time, search all of the training set for what is hard, and make batches of it.",
+        show_default="never",
+        rich_help_panel=_PANEL,
+    ),
+]
+MineSkipOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Leave out this share of the hardest samples: wrong labels are among them.",
+        show_default="0.02",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -26,6 +26,7 @@ from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Training, scoring
 from tercet.cli.scale import (
     BatchSizeOption,
+    CategoriesOption,
     CheckpointsOption,
     ChunkOption,
     ClipOption,
@@ -34,6 +35,8 @@ from tercet.cli.scale import (
     MemoryMomentumOption,
     MemoryOption,
     MemoryWarmupOption,
+    MineEveryOption,
+    MineSkipOption,
     PrecisionOption,
     SamplesOption,
     TemperOption,
@@ -110,6 +113,9 @@ def train(
     batch_size: BatchSizeOption = None,
     samples_per_identity: SamplesOption = None,
     temper: TemperOption = None,
+    categories: CategoriesOption = None,
+    mine_every: MineEveryOption = None,
+    mine_skip: MineSkipOption = None,
     chunk: ChunkOption = None,
     memory: MemoryOption = None,
     memory_age: MemoryAgeOption = None,
@@ -142,6 +148,7 @@ def train(
     given |= {"doctor": doctor, "chunk": chunk, "precision": precision, "clip": clip, "compile": compile}
     given |= {"memory": memory, "memory_age": memory_age, "memory_warmup": memory_warmup}
     given |= {"memory_momentum": memory_momentum, "temper": temper, "checkpoints": checkpoints}
+    given |= {"categories": categories, "mine_every": mine_every, "mine_skip": mine_skip}
     settings = {name: value for name, value in given.items() if value is not None}
     if minutes is not None or epochs is not None:
         settings |= {"minutes": minutes, "epochs": epochs}

@@ -14,12 +14,12 @@ from tercet.errors import DataError, InvalidOption
 __all__ = ["LAYOUTS", "read_data"]
 
 LAYOUTS = ("auto", "folders", "manifest")
-_COLUMNS = ("path", "identity", "group", "kind", "split")
+_COLUMNS = ("path", "identity", "group", "kind", "split", "category")
 _REQUIRED = _COLUMNS[:2]
 _SPLITS = ("", "train", "validation", "test")
 # Also "forged", as most publishers call a forgery made with the signature at hand.
 _KINDS = {"": GENUINE, "forged": "skilled", **{kind: kind for kind in KINDS}}
-_WANTED = "wanted: path,identity[,group][,kind][,split]"
+_WANTED = "wanted: path,identity[,group][,kind][,split][,category]"
 
 
 def read_data(path: Path, *, layout: str = "auto", suffixes: frozenset[str]) -> Manifest:
@@ -29,10 +29,10 @@ def read_data(path: Path, *, layout: str = "auto", suffixes: frozenset[str]) -> 
     sample of that identity. Hidden files and folders, and files that lie beside the identity folders, are ignored;
     files with another suffix, folders without a sample and folders that cannot be listed are noted in `skipped`.
 
-    `manifest`: `path` is a CSV file in UTF-8 with the columns `path,identity[,group][,kind][,split]` in any order,
-    separated by commas, semicolons or tabs; further columns are ignored. A relative path is relative to the CSV's
-    folder and must not lead out of it; an absolute path is taken as it is. `kind` is genuine (or blank), skilled (or
-    forged) or simple; of a forgery, `identity` is the one that it pretends to be.
+    `manifest`: `path` is a CSV file in UTF-8 with the columns `path,identity[,group][,kind][,split][,category]` in any
+    order, separated by commas, semicolons or tabs; further columns are ignored. A relative path is relative to the
+    CSV's folder and must not lead out of it; an absolute path is taken as it is. `kind` is genuine (or blank), skilled
+    (or forged) or simple; of a forgery, `identity` is the one that it pretends to be.
 
     Args:
         path: the folder or the CSV file.
@@ -174,7 +174,8 @@ def _read_manifest(path: Path, suffixes: frozenset[str]) -> Manifest:
         elif file.suffix.lower() not in suffixes:
             skipped.append(Skipped(record["path"], _wrong_suffix(file, suffixes)))
         else:
-            rows.append(Row(file, identity, record["group"], _KINDS[record["kind"].lower()], split))
+            kind = _KINDS[record["kind"].lower()]
+            rows.append(Row(file, identity, record["group"], kind, split, category=record["category"]))
     if missing:
         line, name = missing[0]
         more = f" (and {len(missing) - 1} more of {len(first_line)} files)" if len(missing) > 1 else ""

@@ -29,14 +29,23 @@ class Found:
         self.seen: set[Path] = set()
 
     def add(
-        self, file: Path, identity: str, *, group: str = "", split: str = "", role: str = "", where: str = ""
+        self,
+        file: Path,
+        identity: str,
+        *,
+        group: str = "",
+        split: str = "",
+        role: str = "",
+        category: str = "",
+        where: str = "",
     ) -> None:
         """Take a file; one of another kind is noted. `where` says which line of a list names it, if one does."""
         self.seen.add(file)
         if where and not file.is_file():
             raise DataError(f"{where}: no such file: {file}")
         if file.suffix.lower() in self.suffixes:
-            self.rows.append(Row(file, unicodedata.normalize("NFC", identity), group, split=split, role=role))
+            name = unicodedata.normalize("NFC", identity)
+            self.rows.append(Row(file, name, group, split=split, role=role, category=category))
         else:
             self.skip(file, f"suffix {file.suffix!r} is not one of {' '.join(sorted(self.suffixes))}")
 

@@ -28,6 +28,7 @@ class Row:
         group: what samples of one identity may share without being good evidence (a recording, a session); may be "".
         kind: one of `KINDS`. What is not genuine is negative only: a sample that is known not to be of its identity.
         split: "train", "validation", "test", or "" where the data does not say.
+        category: what kind of thing its identity is, as many identities may be; may be "".
         role: in retrieval "query" (searched for), "gallery" (searched in) or "both"; "" where the data does not say.
     """
 
@@ -37,6 +38,7 @@ class Row:
     kind: str = GENUINE
     split: str = ""
     role: str = ""
+    category: str = ""
 
 
 @dataclass(frozen=True, slots=True)

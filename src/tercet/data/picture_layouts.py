@@ -112,6 +112,8 @@ def recognises_sop(path: Path) -> bool:
 def read_sop(path: Path, suffixes: frozenset[str]) -> Manifest:
     """Stanford Online Products: `image_id class_id super_class_id path`, after a line of headings.
 
+    The super class is the category.
+
     Raises:
         DataError: A list is missing or a line is off: "file: line n: reason".
     """
@@ -122,7 +124,8 @@ def read_sop(path: Path, suffixes: frozenset[str]) -> Manifest:
             if len(fields) != 4:
                 raise DataError(f"{where}: wanted image_id class_id super_class_id path, found {len(fields)} fields")
             if number:
-                found.add(inside(found.root, fields[3], where), fields[1], split=split, where=where)
+                file = inside(found.root, fields[3], where)
+                found.add(file, fields[1], split=split, category=fields[2], where=where)
     return found.manifest()
 
 
@@ -148,7 +151,9 @@ def read_in_shop(path: Path, suffixes: frozenset[str]) -> Manifest:
             raise DataError(f"{where}: wanted image_name item_id train|query|gallery, found {line!r}")
         base = found.root if (found.root / fields[0]).is_file() else found.root / "Img"
         role = "" if fields[2] == "train" else fields[2]
-        found.add(inside(base, fields[0], where), fields[1], split=split_of[fields[2]], role=role, where=where)
+        file = inside(base, fields[0], where)
+        category = "/".join(file.parts[-4:-2])  # img/WOMEN/Dresses/id_00000002/...: what is worn by whom
+        found.add(file, fields[1], split=split_of[fields[2]], role=role, category=category, where=where)
     return found.manifest()
 
 
@@ -179,9 +184,10 @@ def recognises_oml(path: Path) -> bool:
 
 
 def read_oml(path: Path, suffixes: frozenset[str]) -> Manifest:
-    """The data frame of open-metric-learning: `validation` is the test, and a `sequence` is the group.
+    """The data frame of open-metric-learning: `validation` is the test, a `sequence` is the group.
 
-    `is_query` and `is_gallery` (True, False or blank) say who is searched for and who is searched in.
+    `is_query` and `is_gallery` (True, False or blank) say who is searched for and who is searched in; `category`
+    is a column too.
 
     Raises:
         DataError: A line is off, or a picture is missing: "file: line n: reason".
@@ -200,7 +206,15 @@ def read_oml(path: Path, suffixes: frozenset[str]) -> Manifest:
             marked.append(_OML_MARKS[text])
         role = "both" if all(marked) else "query" if marked[0] else "gallery" if marked[1] else ""
         target = inside(found.root, picture, where)
-        found.add(target, label, group=record.get("sequence", ""), split=split_of[split], role=role, where=where)
+        found.add(
+            target,
+            label,
+            group=record.get("sequence", ""),
+            split=split_of[split],
+            role=role,
+            category=record.get("category", ""),
+            where=where,
+        )
     return found.manifest()
 
 

@@ -40,6 +40,10 @@ class PKSampler:
     Everything is a function of (labels, groups, P, K, F, temper, seed, step); there is no state to save, and several
     processes that divide a batch see the same. Cost per batch: O(P K), and one random order of the visits per round.
 
+    Attributes:
+        counts_I: int [I], how many samples each identity has; identities are numbered in the order of their labels.
+        rows: of each identity, by number, its samples.
+
     Args:
         labels: int [N], one non-negative label per row; gaps are fine. Of a forgery: whose it pretends to be.
         identities_per_batch: P, at least 2.
@@ -93,11 +97,12 @@ class PKSampler:
         names_I, inverse_G, counts_I = np.unique(labels_N[genuine], return_inverse=True, return_counts=True)
         if len(counts_I) < 2:
             raise InvalidInput(f"labels: need two identities at the very least, and have {len(counts_I)}")
+        self.counts_I = counts_I
         self._multiple = np.flatnonzero(counts_I >= 2)
         self._single = np.flatnonzero(counts_I == 1)
         if not len(self._multiple):
             raise InvalidInput("labels: no identity has two samples, so there is no positive pair to learn from")
-        self._rows = np.split(genuine[np.argsort(inverse_G, kind="stable")], np.cumsum(counts_I)[:-1])
+        self.rows = np.split(genuine[np.argsort(inverse_G, kind="stable")], np.cumsum(counts_I)[:-1])
         forged_rows = np.flatnonzero(forged_N)
         forged_rows = forged_rows[np.argsort(labels_N[forged_rows], kind="stable")]
         ends = [np.searchsorted(labels_N[forged_rows], names_I, side=side) for side in ("left", "right")]
@@ -143,22 +148,17 @@ class PKSampler:
             turn = turn[place :: self.batches_per_round]
         short = self.identities_per_batch - len(first) - len(again)
         if short:
-            random = self._random(_EXTRA, step)
+            random = self.random(_EXTRA, step)
             there = np.concatenate([first, again])
             others = np.concatenate([random.permutation(np.setdiff1d(part, there)) for part in (multiple, single)])
             again = np.concatenate([again, others[:short]])
         visits = (
             round_ * self._visits[first] + turn[: len(first)]
         ).tolist()  # of each identity, from the first round on
-        chunks = [self._chunk(identity, visit) for identity, visit in zip(first.tolist(), visits, strict=True)]
-        draws = [self._draw(identity, step) for identity in again.tolist()]
-        forged: list[npt.NDArray[np.int64]] = []
-        if self._forged and self._forgeries:
-            forged += [
-                self._some_forged(identity, _FORGED, visit)
-                for identity, visit in zip(first.tolist(), visits, strict=True)
-            ]
-            forged += [self._some_forged(identity, _EXTRA, step) for identity in again.tolist()]
+        chunks = [self.chunk(identity, visit) for identity, visit in zip(first.tolist(), visits, strict=True)]
+        draws = [self.draw(identity, step) for identity in again.tolist()]
+        forged = [self.forgeries(identity, visit) for identity, visit in zip(first.tolist(), visits, strict=True)]
+        forged += [self.forgeries(identity, step, again=True) for identity in again.tolist()]
         return np.concatenate(chunks + draws + forged)
 
     def _round(self, round_: int) -> tuple[npt.NDArray[np.int64], ...]:
@@ -169,7 +169,7 @@ class PKSampler:
         """
         kept = self._order
         if kept is None or kept[0] != round_:
-            random = self._random(_ROUND, round_)
+            random = self.random(_ROUND, round_)
             multiple, single = random.permutation(self._multiple), random.permutation(self._single)
             visits = self._visits[multiple]
             turn = np.arange(visits.sum()) - np.repeat(np.cumsum(visits) - visits, visits)
@@ -181,28 +181,32 @@ class PKSampler:
             self._order = kept
         return kept[1]
 
-    def _chunk(self, identity: int, visit: int) -> npt.NDArray[np.int64]:
-        rows, wanted = self._rows[identity], self.samples_per_identity
+    def chunk(self, identity: int, visit: int) -> npt.NDArray[np.int64]:
+        """The samples of an identity, by number, on one of its visits: K others each time, until all have been."""
+        rows, wanted = self.rows[identity], self.samples_per_identity
         if len(rows) <= wanted:
             return rows
         cycle, chunk = divmod(visit, -(-len(rows) // wanted))
-        order = self._shuffled(rows, self._random(_CYCLE, identity, cycle))
+        order = self._shuffled(rows, self.random(_CYCLE, identity, cycle))
         return np.take(order, range(chunk * wanted, (chunk + 1) * wanted), mode="wrap")
 
-    def _some_forged(self, identity: int, use: int, visit: int) -> npt.NDArray[np.int64]:
-        """F forgeries of an identity: on the visits of rounds each in its turn, on others at random."""
+    def forgeries(self, identity: int, visit: int, *, again: bool = False) -> npt.NDArray[np.int64]:
+        """F forgeries of an identity, by number: on the visits of rounds each in its turn, on others at random."""
+        if not self._forged or not self._forgeries:
+            return np.zeros(0, np.int64)
         rows, wanted = self._forged[identity], self._forgeries
         if len(rows) <= wanted:
             return rows
-        cycle, chunk = divmod(visit, -(-len(rows) // wanted)) if use == _FORGED else (visit, 0)
-        order = self._random(_FORGED, use, identity, cycle).permutation(rows)
+        cycle, chunk = (visit, 0) if again else divmod(visit, -(-len(rows) // wanted))
+        order = self.random(_FORGED, _EXTRA if again else _FORGED, identity, cycle).permutation(rows)
         return np.take(order, range(chunk * wanted, (chunk + 1) * wanted), mode="wrap")
 
-    def _draw(self, identity: int, step: int) -> npt.NDArray[np.int64]:
-        rows = self._rows[identity]
+    def draw(self, identity: int, step: int) -> npt.NDArray[np.int64]:
+        """K samples of an identity, by number, at random; all where there are fewer."""
+        rows = self.rows[identity]
         if len(rows) <= self.samples_per_identity:
             return rows
-        return self._shuffled(rows, self._random(_EXTRA, step, identity))[: self.samples_per_identity]
+        return self._shuffled(rows, self.random(_EXTRA, step, identity))[: self.samples_per_identity]
 
     def _shuffled(self, rows: npt.NDArray[np.int64], random: np.random.Generator) -> npt.NDArray[np.int64]:
         """A random order of an identity's rows, in which the rows of each group are spread evenly."""
@@ -218,5 +222,6 @@ class PKSampler:
         turn[by_group] = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
         return order[np.argsort((turn + random.random(len(size))[group]) / size[group], kind="stable")]
 
-    def _random(self, *key: int) -> np.random.Generator:
+    def random(self, *key: int) -> np.random.Generator:
+        """The random stream of this seed and key."""
         return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=key))

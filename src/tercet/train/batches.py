@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 
 from tercet.data import PKSampler, SampleStore
+from tercet.data.partners import Categories, PartnerSampler
 from tercet.errors import DataError, InvalidInput
+from tercet.train.hardness import Hardness
 from tercet.train.plan import Plan
 
 __all__ = ["Batch", "Batches", "seed_of"]
 
 _TOGETHER: Final = 16  # identities that are augmented together
+_PARTNERS: Final = 3  # nearest identities beside each that leads, where the whole training set has been searched
 
 
 def seed_of(*key: int) -> int:
@@ -65,10 +68,22 @@ class Batches:
             )
         except InvalidInput as error:  # unreadable files have left too little
             raise DataError(f"{store.manifest.root}: cannot be trained on ({error})") from error
+        present = self.sampler.identities_per_batch
+        self._nearest = PartnerSampler(self.sampler, leads=max(1, present // (1 + _PARTNERS)))
+        self._by_category: tuple[PartnerSampler, Categories] | None = None
+        if settings.categories is not None:
+            company = Categories(_categories_of(store, rows))
+            self._by_category = PartnerSampler(self.sampler, leads=min(settings.categories, present // 2)), company
 
-    def at(self, step: int) -> Batch:
-        """The batch of a step."""
-        rows_B = self.rows[self.sampler.batch(step)]
+    def at(self, step: int, hardness: Hardness | None = None) -> Batch:
+        """The batch of a step; made of what is hard, where that is known."""
+        if hardness is not None:
+            rows_B = self.rows[self._nearest.batch(step, hardness)]
+        elif self._by_category is not None:
+            partners, company = self._by_category
+            rows_B = self.rows[partners.batch(step, company)]
+        else:
+            rows_B = self.rows[self.sampler.batch(step)]
         labels_B = torch.from_numpy(self.owners_N[rows_B]).to(self.device)
 
         def inputs(some: npt.NDArray[np.int64], seed: int) -> Tensor:
@@ -148,3 +163,23 @@ def _groups_of(store: SampleStore) -> npt.NDArray[np.int64]:
     """For each row the number of its group: what samples share without being good evidence for one identity."""
     groups_N: npt.NDArray[np.int64] = np.unique([row.group for row in store.manifest.rows], return_inverse=True)[1]
     return groups_N
+
+
+def _categories_of(store: SampleStore, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The category of each identity that is trained on: that of most of its samples.
+
+    Raises:
+        DataError: No sample has one.
+    """
+    manifest = store.manifest
+    genuine = rows[manifest.genuine[rows]]
+    names, category_N = np.unique([manifest.rows[row].category for row in genuine], return_inverse=True)
+    if names.tolist() == [""]:
+        raise DataError(
+            f"{manifest.root}: no sample has a category to draw batches by (a manifest's column `category`)"
+        )
+    identity_N = np.unique(manifest.labels[genuine], return_inverse=True)[1]
+    counts_IC = np.zeros((int(identity_N.max()) + 1, len(names)), np.int64)
+    np.add.at(counts_IC, (identity_N, category_N), 1)
+    category_I: npt.NDArray[np.int64] = counts_IC.argmax(axis=1)
+    return category_I

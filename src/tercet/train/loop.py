@@ -1,6 +1,7 @@
 """The training loop: from a manifest and a plan to a run folder.
 
     read       every picture decoded once into memory; the steps never wait for a file
+    survey     now and then, where it is asked for: the whole training set is searched for what is hard (survey.py)
     step       P x K batch -> augment -> encoder -> triplet loss -> AdamW, its learning rate by the budget spent
     doctor     each step is looked at before the weights move; on an alarm they go back to the best so far
     validate   `validations` times: EER and MAP@R on held-out identities; the best weights are kept
@@ -21,7 +22,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,13 @@ from tercet.train.learner import Gradient, Learner
 from tercet.train.plan import Plan
 from tercet.train.progress import History, OnProgress, TrainingProgress
 from tercet.train.schedule import Budget, learning_rate
+from tercet.train.survey import Survey
 from tercet.train.validation import Validation, rows_of
 
 __all__ = ["train"]
 
 CHECKPOINTS = "checkpoints"
+SURVEY = "survey"
 _LOOK_SECONDS = 0.5  # between two looks at the numbers, which cost a little
 
 
@@ -125,11 +128,21 @@ class _Training:
         self.validation = Validation(store, split.split.validation)
         self.budget = Budget.of(settings, self.batches.sampler.batches_per_epoch)
         self.learner = learner = Learner(plan, engine)
+        self.survey = Survey(
+            store,
+            self.batches.rows,
+            self.ranks,
+            out / SURVEY,
+            every=settings.mine_every,
+            skip=settings.mine_skip,
+            batch=settings.chunk,
+        )
+        self.stateful = learner.more() | ({"survey": self.survey} if settings.mine_every else {})
         self.progress = Progress(care=Care(settings.mining))
         self.signs: dict[str, float] = {}
         self.best_weights: dict[str, Tensor] | None = None
         if found := load_checkpoint(
-            out / CHECKPOINTS, learner.encoder, learner.optimizer, learner.criterion, learner.more()
+            out / CHECKPOINTS, learner.encoder, learner.optimizer, learner.criterion, self.stateful
         ):
             self.progress, self.best_weights = found
         self.ranks.require_equal("the weights", learner.encoder.state_dict().values())
@@ -149,7 +162,11 @@ class _Training:
 
         stop = tick()
         while self._spent() < 1 and not stop:
-            batch = self.batches.at(progress.step)
+            if self.survey.due(progress.step):
+                stop = not self._survey(tick) or tick()
+                looked, images, saved = time.monotonic(), 0, progress.elapsed_s if self.survey.long else saved
+                continue
+            batch = self.batches.at(progress.step, self.survey.found)
             embeddings_BD, loss = self._step(batch)
             progress.step += 1
             images += len(batch)
@@ -225,7 +242,20 @@ class _Training:
         if not progress.best_healthy:  # the best so far were already on the way down
             self.best_weights, progress.best_eer = None, None
         self.learner.go_back(self.best_weights)
+        self.survey.forget()  # what is hard is the last that helps a network that has collapsed
         return True
+
+    def _survey(self, tick: Callable[[], bool]) -> bool:
+        """Search the whole training set for what is hard; whether that came to its end before Ctrl-C."""
+        step = self.progress.step
+        self._require_finite()
+        if self.survey.long:
+            self._checkpoint()  # its tiles are kept: a training that is killed has them again, if it has these weights
+
+        def tell(done: int, rows: int) -> None:
+            self.tell(replace(self._told("survey"), step=done, fraction_done=done / rows))
+
+        return self.survey.take(step, self.learner.encoder, goes_on=lambda: not tick(), tell=tell)
 
     def _remark(self, remark: Remark) -> None:
         """Tell and note what the doctor has to say."""
@@ -259,6 +289,8 @@ class _Training:
         care = self.progress.care
         rate = self.learner.optimizer.param_groups[0]["lr"]
         moving = {} if margin is None else {"margin": margin}
+        if (hardness := self.survey.mean_hardness()) is not None:
+            moving |= {"survey": self.survey.step, "hardness": hardness}
         self._note(at, learning_rate=rate, mining=care.mining_now, **moving, **self.signs)
 
     def _validate(self) -> None:
@@ -286,7 +318,7 @@ class _Training:
                 self.learner.optimizer,
                 self.best_weights,
                 self.learner.criterion,
-                self.learner.more(),
+                self.stateful,
                 kept=self.plan.settings.checkpoints,
             )
         )

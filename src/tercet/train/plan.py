@@ -23,7 +23,7 @@ PRECISIONS: Final = ("float32", "bfloat16", "float16")
 # Settings that came later than the first runs; their defaults are what those did.
 _YOUNGER: Final = frozenset(
     ("temper", "chunk", "clip", "compile", "checkpoints", "memory", "memory_age", "memory_warmup", "memory_momentum")
-)
+) | {"categories", "mine_every", "mine_skip"}
 
 Augment = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
 """(x [B, ...] as the front end normalises it, labels [B], generator on the CPU) -> changed samples of these labels."""
@@ -60,6 +60,10 @@ class Settings:
         memory_age: Steps after which its rows do not count any more; None: no limit.
         memory_warmup: Steps before it is used.
         memory_momentum: Share of its weights that the encoder of its rows keeps at a step; None: the trained encoder.
+        categories: How many categories a batch is of; None: any.
+        mine_every: Steps after which the whole training set is searched for what is hard, of which batches are then
+            made (survey.py); 0: never.
+        mine_skip: Share of the hardest samples that such a search leaves out.
         doctor: Whether a training that collapses or diverges goes back to good weights, and says why.
 
     Raises:
@@ -93,15 +97,19 @@ class Settings:
     memory_age: int | None = None
     memory_warmup: int = 0
     memory_momentum: float | None = None
+    categories: int | None = None
+    mine_every: int = 0
+    mine_skip: float = 0.02
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.epochs is None):
             raise InvalidInput("minutes, epochs: give one of them")
         leasts = {"identities_per_batch": 2, "samples_per_identity": 2, "forgeries_per_identity": 0}
-        leasts |= {"validations": 1, "seed": 0, "checkpoints": 2, "memory": 0, "memory_warmup": 0}
-        for name, least in (leasts | {"chunk": 1, "memory_age": 1}).items():
+        leasts |= {"validations": 1, "seed": 0, "checkpoints": 2, "memory": 0, "memory_warmup": 0, "mine_every": 0}
+        optional = {"chunk": 1, "memory_age": 1, "categories": 1}
+        for name, least in (leasts | optional).items():
             value = getattr(self, name)
-            if value is None and name in ("chunk", "memory_age"):
+            if value is None and name in optional:
                 continue
             if type(value) is not int or not least <= value < 2**63:
                 raise InvalidInput(f"{name}={value!r} must be a whole number of {least} or more, below 2^63")
@@ -119,6 +127,17 @@ class Settings:
             raise InvalidInput(f"warmup={self.warmup!r} must be a share, from 0 to below 1")
         if not (_is_number(self.temper) and 0 <= self.temper <= 1):
             raise InvalidInput(f"temper={self.temper!r} must be a number from 0 to 1")
+        if not (_is_number(self.mine_skip) and 0 <= self.mine_skip < 1):
+            raise InvalidInput(f"mine_skip={self.mine_skip!r} must be a share, from 0 to below 1")
+        if self.temper and (self.categories or self.mine_every):
+            raise InvalidOption(
+                "temper: batches by categories or by mining have every identity in its turn; leave it 0"
+            )
+        if self.categories is not None and 2 * self.categories > self.identities_per_batch:
+            raise InvalidInput(
+                f"categories={self.categories} must be at most half of the identities of a batch, "
+                f"which are {self.identities_per_batch}"
+            )
         if self.memory_momentum is not None and not (
             _is_number(self.memory_momentum) and 0 <= self.memory_momentum < 1
         ):

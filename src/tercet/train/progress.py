@@ -20,9 +20,10 @@ class TrainingProgress:
     """One look at a training.
 
     Args:
-        phase: "read" (files into memory), "train", "remark" (of the doctor), "validate" or "done".
-        step: Steps done; in phase "read" the files read.
-        fraction_done: Share of the budget spent; in phase "read" of the files.
+        phase: "read" (files into memory), "train", "survey" (of the whole training set, for what is hard), "remark"
+            (of the doctor), "validate" or "done".
+        step: Steps done; in phase "read" the files read, in phase "survey" rows embedded and rows searched for.
+        fraction_done: Share of the budget spent; in phases "read" and "survey" of these.
         elapsed_s: Seconds of training so far.
         remaining_s: Seconds to go; None where it is not known yet.
         loss: Triplet loss of the last batch.
@@ -35,7 +36,7 @@ class TrainingProgress:
         remark: In phase "remark": what is wrong with the training, and what to do or what was done.
     """
 
-    phase: Literal["read", "train", "remark", "validate", "done"]
+    phase: Literal["read", "train", "survey", "remark", "validate", "done"]
     step: int = 0
     fraction_done: float = 0.0
     elapsed_s: float = 0.0
