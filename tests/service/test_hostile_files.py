@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tercet
-from tercet.errors import DataError
+from tercet.data import AudioFrontEnd, FaceFrontEnd, FrontEnd, ImageFrontEnd, SignatureFrontEnd
+from tercet.errors import DataError, InvalidInput, TooLittle
 from tercet.service.samples import Reader
 from tercet.service.settings import Settings
 from voices import voice
@@ -177,6 +178,29 @@ def test_bad_sounds(start, sound_run: Path, bounded_memory: None) -> None:
     assert "not numbers" in service.post("identify", ("file", BAD_SOUNDS["not numbers"])).json()["error"]
     assert service.post("identify", ("file", sound() + b"<script>")).status_code == 200
     assert not [line for line in service.log() if line["event"] == "defect"]
+
+
+@pytest.mark.parametrize(
+    "front_end", [ImageFrontEnd(16, 16, 1), SignatureFrontEnd(32, 64), FaceFrontEnd(64, 3), AudioFrontEnd()]
+)
+def test_the_services_limits_hold_for_every_kind_of_file(front_end: FrontEnd) -> None:
+    """They are tighter than those of the front ends, which would let these pass to their decoders."""
+    reader = Reader(front_end, SMALL)
+    over, large = saved("PNG", Image.new("L", (1500, 1400))), PICTURE + bytes(2**20)
+    if reader.kind == "sound":
+        over, large = BAD_SOUNDS["longer than allowed"], BAD_SOUNDS["too large"]
+    for data, said in ((over, "are more than the (2000000|100) allowed"), (large, "larger than 1048576 bytes")):
+        with pytest.raises(DataError, match=said) as refused:
+            reader.decode(data, "file")
+        assert not isinstance(refused.value, TooLittle)
+
+
+def test_what_has_no_limits_is_not_served() -> None:
+    class Unknown:
+        kind = "smell"
+
+    with pytest.raises(InvalidInput, match="'smell': the service has no limits for it"):
+        Reader(Unknown(), SMALL)  # type: ignore[arg-type]
 
 
 SEEDS = [

@@ -8,11 +8,13 @@ from typing import Any, Final, Literal, final
 
 import numpy.typing as npt
 
-from tercet.data import AudioFrontEnd, FrontEnd, ImageFrontEnd, SignatureFrontEnd
-from tercet.errors import DataError
+from tercet.data import AudioFrontEnd, FaceFrontEnd, FrontEnd, ImageFrontEnd, SignatureFrontEnd
+from tercet.errors import DataError, InvalidInput
 from tercet.service.settings import Settings
 
 __all__ = ["Reader"]
+
+_Pictures = ImageFrontEnd | SignatureFrontEnd | FaceFrontEnd
 
 # What is larger is decoded one at a time, for its memory's sake.
 _LARGE_PIXELS: Final = 4_000_000
@@ -25,6 +27,9 @@ class Reader:
 
     Attributes:
         kind: "picture" or "sound".
+
+    Raises:
+        InvalidInput: A front end whose uploads cannot be bounded.
     """
 
     def __init__(self, front_end: FrontEnd, settings: Settings) -> None:
@@ -47,29 +52,23 @@ class Reader:
                 raise DataError(f"{name}: {frames / rate:.0f} seconds are more than the {self._max_seconds:g} allowed")
             large = rate > _LARGE_RATE
         else:
-            large = self._pixels(blob, name) > _LARGE_PIXELS
+            limits = ImageFrontEnd(1, 1, 1, max_bytes=front_end.max_bytes, max_pixels=front_end.max_pixels)
+            _, width, height = limits.header(blob, name)
+            large = width * height > _LARGE_PIXELS
         if not large:
             return front_end.decode_bytes(blob, name)
         with self._one_large:
             return front_end.decode_bytes(blob, name)
 
-    def _pixels(self, blob: bytes, name: str) -> int:
-        front_end = self._front_end
-        if not isinstance(front_end, ImageFrontEnd | SignatureFrontEnd):
-            return 0
-        limits = ImageFrontEnd(1, 1, 1, max_bytes=front_end.max_bytes, max_pixels=front_end.max_pixels)
-        _, width, height = limits.header(blob, name)
-        return width * height
 
-
-def _bounded(front_end: FrontEnd, settings: Settings) -> FrontEnd:
+def _bounded(front_end: FrontEnd, settings: Settings) -> AudioFrontEnd | _Pictures:
     """The front end with the tighter of its own and the service's limits; it decodes alike."""
     if isinstance(front_end, AudioFrontEnd):
         return dataclasses.replace(front_end, max_bytes=min(front_end.max_bytes, settings.max_file_bytes))
-    if isinstance(front_end, ImageFrontEnd | SignatureFrontEnd):
+    if isinstance(front_end, ImageFrontEnd | SignatureFrontEnd | FaceFrontEnd):
         return dataclasses.replace(
             front_end,
             max_bytes=min(front_end.max_bytes, settings.max_file_bytes),
             max_pixels=min(front_end.max_pixels, settings.max_pixels),
         )
-    return front_end
+    raise InvalidInput(f"front end {front_end.kind!r}: the service has no limits for it")
