@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from tercet import AutoMargin, TripletLoss
-from tercet.data import AudioFrontEnd, ImageFrontEnd, PKSampler, SampleStore, split_identities
+from tercet.data import AudioFrontEnd, ImageFrontEnd, Manifest, PKSampler, SampleStore, split_identities
 from tercet.encoders import ConvEncoderConfig, SpeechEncoderConfig
 from tercet.evaluate import all_pairs, retrieval, verification
 from tercet.run.model import embed_rows
@@ -126,7 +126,7 @@ SETS = {
     "faces_lfw": Set("faces/lfw_a", "faces", most_identities=400),
     "grocery": Set("retrieval/grocery_store", "images", 3),
     "omniglot": Set("retrieval/omniglot_background.zip", "characters", most_identities=200),
-    "signatures": Set("signatures/sigcomp2011_dutch/genuine", "digits"),
+    "signatures": Set("signatures/sigcomp2011_dutch", "digits"),
     "librispeech": Set("speakers/librispeech_mini", "speakers", most_identities=251),
     "arabic_words": Set("speakers/arabic_speech_commands", "speakers"),
 }
@@ -143,7 +143,13 @@ def read(name: str, data: Path) -> SampleStore:
                 archive.extractall(unpacked)
             inner = [p for p in Path(unpacked).iterdir() if p.is_dir()]
             path = inner[0] if len(inner) == 1 else Path(unpacked)
-        manifest = load_task(wanted.task if speech else "images").read(path, layout="folders")
+        if name == "signatures":  # genuine ones alone: forgeries are nobody's, and no margin is about them
+            both = load_task("signatures").read(path)
+            manifest = Manifest(
+                both.root, tuple(row for row, genuine in zip(both.rows, both.genuine, strict=True) if genuine)
+            )
+        else:
+            manifest = load_task(wanted.task if speech else "images").read(path, layout="folders")
         several = [identity for identity, count in manifest.counts().items() if count >= 2]
         kept = np.random.default_rng(0).permutation(several)[: wanted.most_identities]
         fit = "pad" if wanted.channels == 1 and name != "faces_lfw" else "crop"

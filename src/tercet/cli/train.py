@@ -110,6 +110,12 @@ def train(
             show_default="--doctor",
         ),
     ] = None,
+    warm_start: Annotated[
+        int | None,
+        typer.Option(
+            metavar="STEPS", help="Begin with so many steps of a softmax over the identities.", show_default="0"
+        ),
+    ] = None,
     batch_size: BatchSizeOption = None,
     samples_per_identity: SamplesOption = None,
     temper: TemperOption = None,
@@ -139,13 +145,20 @@ def train(
 
     Under torchrun or accelerate launch, all processes train one model together, and the first one tests it.
     """
-    from tercet.tasks import load_task, resume_plan
+    from tercet.tasks import load_task, resume_plan, task_names
 
     screen = Screen(as_json=as_json)
     if minutes is not None and epochs is not None:
         raise InvalidOption("--minutes and --epochs: give one of them")
     given: dict[str, Any] = {"mining": mining, "seed": seed, "margin": None if margin is None else parse_margin(margin)}
-    given |= {"doctor": doctor, "chunk": chunk, "precision": precision, "clip": clip, "compile": compile}
+    given |= {
+        "warm_start": warm_start,
+        "doctor": doctor,
+        "chunk": chunk,
+        "precision": precision,
+        "clip": clip,
+        "compile": compile,
+    }
     given |= {"memory": memory, "memory_age": memory_age, "memory_warmup": memory_warmup}
     given |= {"memory_momentum": memory_momentum, "temper": temper, "checkpoints": checkpoints}
     given |= {"categories": categories, "mine_every": mine_every, "mine_skip": mine_skip}
@@ -161,7 +174,7 @@ def train(
         shape = plan.encoder if embedding_dim is None else plan.encoder.with_embedding_dim(embedding_dim)
         plan = replace(plan, encoder=shape, settings=replace(plan.settings, **settings))
     elif task is None:
-        raise InvalidOption("--task is needed: images, characters, faces, signatures, speakers or digits")
+        raise InvalidOption(f"--task is needed: {', '.join(task_names())}")
     else:
         chosen = equip(load_task(task), encoder, freeze=freeze, download=download, flip_test=flip_test, detect=detect)
         settings |= batch_settings(chosen.settings, batch_size, samples_per_identity)

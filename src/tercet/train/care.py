@@ -86,6 +86,7 @@ class Care:
         margin: float | None,
         distance: str,
         gradient_norm: float,
+        triplets: bool = True,
         agree: Callable[[Sequence[float]], list[float]] = list,
     ) -> tuple[Vitals, Verdict]:
         """Measure and judge a step before its weights are changed, and move the curriculum.
@@ -98,8 +99,11 @@ class Care:
             margin: Of the loss; None for the soft one.
             distance: Of the loss.
             gradient_norm: Of all parameters.
+            triplets: Whether the loss is that of triplets. That of a warm start says nothing of the margin, and the
+                curriculum waits.
             agree: Replaces numbers by those that all processes of the training go by.
         """
+        margin = margin if triplets else None
         vitals = measure(x_BD, labels_B, loss=loss, margin=margin, distance=distance).agreed(agree)
         largest = {"squared": 2.0, "euclidean": 2.0**0.5, "cosine": 1.0}[distance]  # mean by chance, on the unit sphere
         typical = largest * (vitals.distance**0.5 if distance == "euclidean" else vitals.distance)
@@ -109,7 +113,8 @@ class Care:
             gradient_norm=gradient_norm,
             mean_over_margin=typical / margin if margin else float("inf"),
         )
-        self._advance(vitals)
+        if triplets:
+            self._advance(vitals)
         return vitals, verdict
 
     def alarm(self, step: int, kind: str) -> Remark:

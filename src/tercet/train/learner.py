@@ -12,6 +12,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +26,7 @@ from tercet.train.memory import MemoryBank
 from tercet.train.plan import Plan, Settings
 from tercet.train.step import DividedStep, hold_batch_norm
 from tercet.train.stopwatch import Stopwatch
+from tercet.train.warm_start import WarmStart
 
 __all__ = ["Gradient", "Learner"]
 
@@ -53,15 +56,22 @@ class Learner:
     Args:
         plan: What is trained, and how.
         engine: What it runs on.
+        labels: Of the samples it is trained on.
     """
 
-    def __init__(self, plan: Plan, engine: Engine) -> None:
+    def __init__(self, plan: Plan, engine: Engine, labels: npt.NDArray[np.int64]) -> None:
         settings = plan.settings
         self.plan, self.ranks = plan, engine.ranks
         self.criterion = settings.criterion()
         torch.manual_seed(settings.seed)
         self.encoder: nn.Module = plan.initial().to(engine.device)
-        self.optimizer = torch.optim.AdamW(_decayed(self.encoder, settings.weight_decay), lr=settings.learning_rate)
+        self.warm_start: WarmStart | None = None
+        parameters = _decayed(self.encoder, settings.weight_decay)
+        if settings.warm_start:
+            width = plan.encoder.embedding_dim
+            self.warm_start = WarmStart(labels, width, seed=settings.seed, device=engine.device)
+            parameters.append({"params": list(self.warm_start.parameters()), "weight_decay": 0.0})
+        self.optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
         self.scale = LossScale(engine.device, settings.precision)
         self.memory = _memory(settings, self.encoder)
         self.watch = Stopwatch(engine.device)
@@ -83,6 +93,9 @@ class Learner:
         self.criterion.mining = mining
 
         def objective(x_BD: Tensor) -> Tensor:
+            if self.warm_start is not None and self.warming(batch.step):
+                warm: Tensor = self.warm_start(x_BD, batch.labels_B)
+                return warm
             try:
                 if self.memory is not None:
                     return self.memory.loss(self.criterion, x_BD, batch.labels_B, batch.samples_B, batch.step)
@@ -128,6 +141,12 @@ class Learner:
         self.optimizer.state.clear()
         if self.memory is not None:
             self.memory.clear(self.encoder)
+        if self.warm_start is not None:
+            self.warm_start.clear()
+
+    def warming(self, step: int) -> bool:
+        """Whether the loss of this step is that of the warm start."""
+        return step < self.plan.settings.warm_start
 
     def hold_batch_norm(self, rows: int) -> int:
         """Where a batch of so many rows is divided: see `step.hold_batch_norm`; how many layers are held from now on.
@@ -151,7 +170,8 @@ class Learner:
     def more(self) -> dict[str, Stateful]:
         """What has a state beside encoder, optimiser and loss."""
         more: dict[str, Stateful] = {"scale": self.scale}
-        return more if self.memory is None else more | {"memory": self.memory}
+        more |= {} if self.memory is None else {"memory": self.memory}
+        return more | ({} if self.warm_start is None else {"warm_start": self.warm_start})
 
 
 def _memory(settings: Settings, encoder: nn.Module) -> MemoryBank | None:

@@ -127,7 +127,7 @@ class _Training:
         self.batches = Batches(store, rows_of(store, split.split.train), plan, engine.device)
         self.validation = Validation(store, split.split.validation)
         self.budget = Budget.of(settings, self.batches.sampler.batches_per_epoch)
-        self.learner = learner = Learner(plan, engine)
+        self.learner = learner = Learner(plan, engine, self.batches.owners_N[self.batches.rows])
         self.survey = Survey(
             store,
             self.batches.rows,
@@ -225,6 +225,7 @@ class _Training:
             margin=self.learner.margin(),
             distance=settings.distance,
             gradient_norm=gradient.norm,
+            triplets=not self.learner.warming(progress.step),
             agree=self.ranks.as_first,
         )
         signs = {"spread": vitals.spread, "rank": vitals.rank, "gradient_norm": gradient.norm}
@@ -286,12 +287,12 @@ class _Training:
             images_per_second=speed,
             outside_encoder=self.learner.watch.share_outside(),
         )
-        care = self.progress.care
+        mining = "softmax" if self.learner.warming(at.step - 1) else self.progress.care.mining_now
         rate = self.learner.optimizer.param_groups[0]["lr"]
         moving = {} if margin is None else {"margin": margin}
         if (hardness := self.survey.mean_hardness()) is not None:
             moving |= {"survey": self.survey.step, "hardness": hardness}
-        self._note(at, learning_rate=rate, mining=care.mining_now, **moving, **self.signs)
+        self._note(at, learning_rate=rate, mining=mining, **moving, **self.signs)
 
     def _validate(self) -> None:
         """Score the held-out identities, and keep the weights if they are the best so far."""

@@ -23,7 +23,7 @@ PRECISIONS: Final = ("float32", "bfloat16", "float16")
 # Settings that came later than the first runs; their defaults are what those did.
 _YOUNGER: Final = frozenset(
     ("temper", "chunk", "clip", "compile", "checkpoints", "memory", "memory_age", "memory_warmup", "memory_momentum")
-) | {"categories", "mine_every", "mine_skip"}
+) | {"categories", "mine_every", "mine_skip", "warm_start"}
 
 Augment = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
 """(x [B, ...] as the front end normalises it, labels [B], generator on the CPU) -> changed samples of these labels."""
@@ -65,6 +65,7 @@ class Settings:
             made (survey.py); 0: never.
         mine_skip: Share of the hardest samples that such a search leaves out.
         doctor: Whether a training that collapses or diverges goes back to good weights, and says why.
+        warm_start: Steps with a softmax over the identities before those with triplets.
 
     Raises:
         InvalidInput: A number out of range, or not exactly one budget.
@@ -88,6 +89,7 @@ class Settings:
     checkpoint_seconds: float = 30.0
     precision: str = "float32"
     doctor: bool = True
+    warm_start: int = 0
     temper: float = 0.0
     chunk: int | None = None
     clip: float | None = None
@@ -105,7 +107,15 @@ class Settings:
         if (self.minutes is None) == (self.epochs is None):
             raise InvalidInput("minutes, epochs: give one of them")
         leasts = {"identities_per_batch": 2, "samples_per_identity": 2, "forgeries_per_identity": 0}
-        leasts |= {"validations": 1, "seed": 0, "checkpoints": 2, "memory": 0, "memory_warmup": 0, "mine_every": 0}
+        leasts |= {
+            "warm_start": 0,
+            "validations": 1,
+            "seed": 0,
+            "checkpoints": 2,
+            "memory": 0,
+            "memory_warmup": 0,
+            "mine_every": 0,
+        }
         optional = {"chunk": 1, "memory_age": 1, "categories": 1}
         for name, least in (leasts | optional).items():
             value = getattr(self, name)
