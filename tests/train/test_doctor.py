@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tercet.errors import RunError
 from tercet.functional.options import MINING
@@ -70,6 +71,57 @@ def test_a_batch_that_cannot_teach_is_named_at_the_first_step():
             0, replace(HEALTHY, active=math.nan, **{sign: 1.0}), gradient_norm=0.0, mean_over_margin=9.0
         )
         assert [(remark.step, remark.kind) for remark in verdict.remarks] == [(0, kind)]
+
+
+def sphere(rows=32, width=16):
+    x_BD = torch.randn(rows, width, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.normalize(x_BD, dim=1)
+
+
+def on_one_line(x_BD):
+    return torch.nn.functional.normalize(x_BD[:, :1] * torch.eye(16)[0] + 0.01 * x_BD, dim=1)
+
+
+def twice(x_BD):
+    return torch.cat([x_BD[:4], x_BD[:4], x_BD[8:]])
+
+
+FOURS = torch.arange(32) // 4
+
+
+@pytest.mark.parametrize(
+    "change, labels_B, kind, at",
+    [
+        (lambda x_BD: x_BD, torch.zeros(32, dtype=torch.int64), "no-negative", 0),
+        (lambda x_BD: x_BD, torch.arange(32), "no-positive", 0),
+        (lambda x_BD: x_BD, torch.cat([torch.arange(28), torch.tensor([0, 1, 2, 3])]), "few-positives", 7),
+        (twice, FOURS, "conflict", 0),
+        (lambda x_BD: x_BD * 11, FOURS, "drift", 8),
+        (on_one_line, FOURS, "few-directions", 7),
+        (lambda x_BD: torch.ones_like(x_BD), FOURS, "collapse", 7),
+        (lambda x_BD: x_BD * math.nan, FOURS, "not-finite", 0),
+        (lambda x_BD: torch.eye(16)[FOURS] + 1e-3 * x_BD, FOURS, "idle", 7),
+    ],
+)
+def test_each_finding_from_embeddings_and_labels_as_a_training_has_them(change, labels_B, kind, at):
+    """The first step at which it is named: one batch is enough where a single odd one could not be the cause."""
+    care, said = Care("semihard"), []
+    for step in range(12):
+        x_BD = sphere() if kind == "drift" and step == 0 else change(sphere())
+        _, verdict = care.look(
+            step, x_BD, labels_B, loss=x_BD.mean() * 0 + 0.2, margin=0.2, distance="squared", gradient_norm=1.0
+        )
+        said += verdict.remarks
+    assert (kind, at) in [(remark.kind, remark.step) for remark in said]
+
+
+def test_a_batch_in_order_gives_no_finding():
+    care = Care("semihard")
+    for step in range(12):
+        vitals, verdict = care.look(
+            step, sphere(), FOURS, loss=torch.tensor(0.15), margin=0.2, distance="squared", gradient_norm=1.0
+        )
+        assert verdict.remarks == () and verdict.alarm is None and 0 < vitals.active < 1
 
 
 def test_weights_on_the_way_down_are_no_place_to_come_back_to():

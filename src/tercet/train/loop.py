@@ -41,6 +41,7 @@ from tercet.train.engine import Engine
 from tercet.train.folder import fix_split, open_folder
 from tercet.train.interrupt import ctrl_c_waits
 from tercet.train.learner import Gradient, Learner
+from tercet.train.misfiled import misfiled_in
 from tercet.train.plan import Plan
 from tercet.train.progress import History, OnProgress, TrainingProgress
 from tercet.train.schedule import Budget, learning_rate
@@ -160,6 +161,8 @@ class _Training:
             progress.elapsed_s, stop = self.ranks.agreed(time.monotonic() - started, interrupted.is_set())
             return stop
 
+        if settings.doctor and (misfiled := misfiled_in(self.store)):
+            self._note_once("misfiled", misfiled)
         stop = tick()
         while self._spent() < 1 and not stop:
             if self.survey.due(progress.step):
@@ -196,7 +199,8 @@ class _Training:
         """One optimiser step; returns embeddings and loss of the batch."""
         learner, care = self.learner, self.progress.care
         if held := learner.hold_batch_norm(len(batch)):
-            self._note_held(held)
+            layers = f"{held} batch-normalisation layers"
+            self._note_once("batch-norm", f"{layers} use their stored statistics, since batches are divided")
         try:
             gradient = learner.gradient(batch, mining=care.mining_now)
         except InvalidInput as error:
@@ -207,11 +211,10 @@ class _Training:
             learner.leave()
         return gradient.embeddings_BD, gradient.loss
 
-    def _note_held(self, layers: int) -> None:
-        """Say once that batch normalisation is held."""
-        doctor, kind = self.progress.care.doctor, "batch-norm"
+    def _note_once(self, kind: str, text: str) -> None:
+        """Keep and tell a remark of the loop's own, where it has not been made yet."""
+        doctor = self.progress.care.doctor
         if not any(remark.kind == kind for remark in doctor.remarks):
-            text = f"{layers} batch-normalisation layers use their stored statistics, since batches are divided"
             self._remark(doctor.note(self.progress.step, kind, text))
 
     def _alarming(self, gradient: Gradient, labels_B: Tensor) -> bool:
