@@ -59,8 +59,7 @@ def test_soft_margin(scale, rows_per_class, dtype):
     """Distances of a hundredth, where losses are log 2, to thousands, where exponentials overflow or vanish."""
     x = scale * torch.randn(80, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     labels = torch.arange(80) // rows_per_class
-    # Which losses vanish in float32, and so are not active, is a matter of its rounding.
-    for reduction in ("sum", "active") if dtype == torch.float64 else ("sum",):
+    for reduction in ("sum", "active"):  # a loss that vanishes in float32 is active all the same
         results = []
         for function, rows in (
             (TF.batch_triplet_loss, x.to(dtype)),
@@ -73,6 +72,33 @@ def test_soft_margin(scale, rows_per_class, dtype):
         tolerance = 1e-11 if dtype == torch.float64 else 1e-5
         for got, wanted in zip(*results, strict=True):
             assert (got - wanted).abs().max() <= tolerance * wanted.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_soft_loss_that_rounds_to_nothing_is_active(dtype):
+    """log(1 + exp(gap)) is above 0 whatever the gap: "active" is "mean", in every form of the loss."""
+    x = torch.tensor([[0.0], [0.0], [90.0], [90.0]], dtype=dtype)
+    labels, a, p, n = torch.tensor([0, 0, 1, 1]), x[:3], x[[1, 0, 3]], x[[2, 1, 0]]
+    for module in (TF, TF.reference):
+        for mining in ("all", "hard"):
+            for distance in ("squared", "euclidean"):
+                options = {"margin": "soft", "mining": mining, "distance": distance}
+                active, mean = (
+                    module.batch_triplet_loss(x, labels, reduction=r, **options) for r in ("active", "mean")
+                )
+                assert active == mean
+        active, mean = (module.triplet_loss(a, p, n, margin="soft", reduction=r) for r in ("active", "mean"))
+        assert active == mean > 0
+        active, mean = (
+            module.multi_sample_triplet_loss(x, labels, margin="soft", reduction=r) for r in ("active", "mean")
+        )
+        assert active == mean
+
+
+def test_the_definition_has_a_finite_gradient_with_the_soft_margin_in_float32():
+    x = torch.tensor([[0.0], [10.0], [0.1]], requires_grad=True)
+    TF.reference.batch_triplet_loss(x, torch.tensor([0, 0, 1]), margin="soft").backward()
+    assert torch.isfinite(x.grad).all()
 
 
 def test_without_a_gradient():

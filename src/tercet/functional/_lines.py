@@ -32,6 +32,7 @@ __all__ = [
 KINDS = {"squared": SQUARED, "euclidean": EUCLIDEAN, "cosine": COSINE}
 
 _W = 1024
+_REACH = 300.0  # of exponents, so that products of two exponentials stay in float64
 _MANY = 256  # positives beyond which a search in sorted thresholds beats a pass for each
 
 
@@ -189,12 +190,11 @@ def _soft_line(e_ap, e_W, product_W, g_W):
 
 
 @_exactly
-def soft_tile(lo, hi, d_TM, positive_TM, negative_TM, reach, least, loss_T, kept_T, active_T, g_TM):
+def soft_tile(lo, hi, d_TM, positive_TM, negative_TM, loss_T, kept_T, g_TM):
     """As `count_tile` with the soft margin: one exponential and one logarithm a pair instead of one a triplet.
 
     exp(d_ap - d_an) is a product, and a sum of log(1 + e) the logarithm of a product, in groups that do not overflow.
-    Rows whose distances differ by more than `reach` (where an exponential could overflow, or vanish in the dtype of the
-    distances: a loss of `least` is 0 there) are done triplet by triplet.
+    Rows whose distances differ by more than 300, where an exponential could overflow, are done triplet by triplet.
     """
     others = d_TM.shape[1]
     wanted = g_TM.shape[1] > 0
@@ -214,9 +214,9 @@ def soft_tile(lo, hi, d_TM, positive_TM, negative_TM, reach, least, loss_T, kept
                 low, far = min(low, value), max(far, value)
         kept_T[i] = many * negatives
         g_W[:] = 0
-        loss, active = 0.0, 0
+        loss = 0.0
         slope_K = np.zeros(many)
-        if many * negatives > 0 and max(high, far) - min(low, near) <= reach:
+        if many * negatives > 0 and max(high, far) - min(low, near) <= _REACH:
             centre = near
             for j in range(others):
                 e_W[j] = np.exp(centre - np.float64(d_TM[i, j])) if negative_TM[i, j] else 0.0
@@ -228,7 +228,6 @@ def soft_tile(lo, hi, d_TM, positive_TM, negative_TM, reach, least, loss_T, kept
                     slope_K[k] = _soft_line(e_ap, e_W[:others], product_W[:others], g_W[:others])
                 for j in range(others):
                     loss += np.log1p(product_W[j])
-            active = many * negatives
         elif many * negatives > 0:
             for k in range(many):
                 for j in range(others):
@@ -237,11 +236,10 @@ def soft_tile(lo, hi, d_TM, positive_TM, negative_TM, reach, least, loss_T, kept
                         fall = np.exp(-abs(z))
                         part = max(z, 0.0) + np.log1p(fall)
                         loss += part
-                        active += part > least
                         slope = (1.0 if z >= 0 else fall) / (1.0 + fall)
                         slope_K[k] += slope
                         g_W[j] -= slope
-        loss_T[i], active_T[i] = loss, active
+        loss_T[i] = loss
         if wanted:
             g_TM[i, :] = g_W[:others]
             for k in range(many):

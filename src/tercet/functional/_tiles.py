@@ -32,8 +32,6 @@ __all__ = ["Backward", "Problem", "Sums", "loss_and_slope", "reduce_triplets", "
 # Numbers in one tile of distances. A handful of tensors of this size live at once: 8 MB each in float32.
 TILE_NUMBERS = 1 << 21
 TILE_ROWS = 4096
-# Up to which difference of distances exp cannot vanish, and the largest loss that is rounded to 0.
-_SOFT = {torch.float32: (80.0, 2.0**-150), torch.float64: (300.0, 0.0)}
 _SOFT_NUMBERS = 1 << 16  # numbers of a soft pass: its temporaries stay in the second cache
 
 
@@ -59,7 +57,10 @@ class Problem:
 
 @dataclass
 class Sums:
-    """Per anchor: sum of losses, kept triplets, triplets with loss > 0; and the gradients of the weighted sum."""
+    """Per anchor: sum of losses, kept triplets, triplets with loss > 0; and the gradients of the weighted sum.
+
+    With the soft margin every kept triplet has a loss > 0, and `active_B` is not filled.
+    """
 
     loss_B: Tensor
     kept_B: Tensor
@@ -208,15 +209,13 @@ def _all_triplets(tile: Tile, sums: Sums, gradient: bool) -> Tensor | None:
     passes = compiled_lines(tile.d_TM)
     if passes is not None:
         out_TM = torch.empty_like(tile.d_TM) if gradient else tile.d_TM.new_empty(len(tile.d_TM), 0)
-        found = sums.loss_B[rows], sums.kept_B[rows], sums.active_B[rows], out_TM
+        loss_T, kept_T = sums.loss_B[rows], sums.kept_B[rows]
         given = tile.d_TM, tile.positive_TM, tile.negative_TM
         if tile.margin_T1 is None:
-            passes.run(
-                passes.soft_tile, len(tile.d_TM), 64 * tile.d_TM.numel(), *given, *_SOFT[tile.d_TM.dtype], *found
-            )
+            passes.run(passes.soft_tile, len(tile.d_TM), 64 * tile.d_TM.numel(), *given, loss_T, kept_T, out_TM)
         else:
-            margin_T = tile.margin_T1.squeeze(1)
-            passes.run(passes.count_tile, len(tile.d_TM), 8 * tile.d_TM.numel(), *given, margin_T, *found)
+            found = tile.margin_T1.squeeze(1), loss_T, kept_T, sums.active_B[rows], out_TM
+            passes.run(passes.count_tile, len(tile.d_TM), 8 * tile.d_TM.numel(), *given, *found)
         return out_TM if gradient else None
     column_TK, real_TK = tile.positive_columns()
     d_ap_TK = tile.d_TM.gather(1, column_TK)
@@ -227,7 +226,7 @@ def _all_triplets(tile: Tile, sums: Sums, gradient: bool) -> Tensor | None:
         for few in _pieces(len(d_an_TM), d_an_TM.shape[1], _SOFT_NUMBERS):
             own = slice(rows.start + few.start, rows.start + min(few.stop, len(d_an_TM)))
             part = None if g_TM is None else g_TM[few]
-            sums.loss_B[own], sums.active_B[own] = _soft(d_ap_TK[few], d_an_TM[few], column_TK[few], real_TK[few], part)
+            sums.loss_B[own] = _soft(d_ap_TK[few], d_an_TM[few], column_TK[few], real_TK[few], part)
         return g_TM
     if column_TK.shape[1] > MANY_POSITIVES:
         # In float64 a threshold d_ap + margin loses nothing of a margin that is small beside the distance.
@@ -259,16 +258,13 @@ def _all_triplets(tile: Tile, sums: Sums, gradient: bool) -> Tensor | None:
     return g_TM
 
 
-def _soft(
-    d_ap_TK: Tensor, d_an_TM: Tensor, column_TK: Tensor, real_TK: Tensor, g_TM: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Losses and active triplets of some rows with the soft margin; their gradient is added to `g_TM`.
+def _soft(d_ap_TK: Tensor, d_an_TM: Tensor, column_TK: Tensor, real_TK: Tensor, g_TM: Tensor | None) -> Tensor:
+    """Losses of some rows with the soft margin; their gradient is added to `g_TM`.
 
     With z = d_ap - d_an and e = exp(-|z|): the loss is max(z, 0) + log1p(e), its slope 1 / (1 + e) for z >= 0 and
     e / (1 + e) below, that is exp(z - loss). Few temporaries, each used again for every positive.
     """
     loss_T = d_ap_TK.new_zeros(len(d_ap_TK))
-    active_T = torch.zeros_like(loss_T, dtype=torch.int64)
     gap_TM, loss_TM = torch.empty_like(d_an_TM), torch.empty_like(d_an_TM)
     for k in range(column_TK.shape[1]):
         # Where there is no k-th positive: a distance of -infinity, whose loss and slope are 0.
@@ -277,12 +273,11 @@ def _soft(
         torch.abs(gap_TM, out=loss_TM).neg_().exp_().log1p_()
         loss_TM += gap_TM.clamp(min=0)
         loss_T += loss_TM.sum(1)
-        active_T += torch.count_nonzero(loss_TM, 1)
         if g_TM is not None:
             gap_TM.sub_(loss_TM).exp_()
             g_TM -= gap_TM
             g_TM.scatter_add_(1, column_TK[:, k : k + 1], gap_TM.sum(1, keepdim=True))
-    return loss_T, active_T
+    return loss_T
 
 
 def _chosen_triplets(

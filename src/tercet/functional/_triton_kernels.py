@@ -231,21 +231,16 @@ def all_triplets(
             c_RN = tl.full([R, N], 0.0, tl.float32)
             if OWN:
                 spent_RN = tl.full([R, N], 0.0, tl.float32)
-                count_RN = tl.full([R, N], 0, tl.int32)
                 for k in range(first_positive, last_positive):
                     t_R = tl.load(d_table + (row_R * positives + k), mask=real_R, other=float("-inf"))
                     # The margin comes after the difference: one that is small beside the distances is not lost.
                     value_RN, g_RN = _loss_and_slope((t_R[:, None] - far_RN) + margin_R[:, None], SOFT)
                     spent_RN += value_RN
-                    if SOFT:
-                        count_RN += (value_RN > 0).to(tl.int32)
                     c_RN += g_RN
                     here_P = (at_P + first_positive == k).to(tl.float32)
                     slope_RP += here_P[None, :] * tl.sum(g_RN, axis=1)[:, None]
                 loss_R += tl.sum(spent_RN, axis=1).to(tl.float64)
-                if SOFT:
-                    active_R += tl.sum(count_RN, axis=1).to(tl.int64)
-                else:
+                if not SOFT:
                     active_R += tl.sum(c_RN, axis=1).to(tl.int64)
                 c_RN = c_RN * weight_R[:, None]
             if GRADIENT:

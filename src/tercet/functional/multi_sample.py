@@ -77,7 +77,8 @@ def multi_sample_triplet_loss(
     if reduction == "none":
         result: Tensor = loss_B
         return result
-    count = {"sum": 1, "active": int((loss_B > 0).sum())}.get(reduction, int(anchor_B.sum()))
+    active_B = anchor_B if problem.margin is None else loss_B > 0
+    count = {"sum": 1, "active": int(active_B.sum())}.get(reduction, int(anchor_B.sum()))
     result = loss_B.sum() / max(count, 1)
     return result
 

@@ -170,7 +170,7 @@ def _distance_weights(chords: Sequence[float], width: int) -> list[float]:
     return [math.exp(value - top) for value in logs]
 
 
-def _reduce(losses_T: list[Tensor], kept: list[Triplet], rows: int, reduction: str, zero: Tensor) -> Tensor:
+def _reduce(losses_T: list[Tensor], kept: list[Triplet], rows: int, reduction: str, zero: Tensor, soft: bool) -> Tensor:
     """`losses_T` of the triplets `kept`, reduced; `zero` is a 0 that the graph knows."""
     sums = [[loss for loss, t in zip(losses_T, kept, strict=True) if t[0] == a] for a in range(rows)]
     if reduction == "none":
@@ -183,12 +183,13 @@ def _reduce(losses_T: list[Tensor], kept: list[Triplet], rows: int, reduction: s
         return total
     if reduction == "mean":
         return total / max(len(losses_T), 1)
-    return total / max(sum(bool(loss > 0) for loss in losses_T), 1)  # "active"
+    # "active"; log(1 + exp(gap)) is above 0 whatever the gap, also where a float rounds it to 0
+    return total / max(len(losses_T) if soft else sum(bool(loss > 0) for loss in losses_T), 1)
 
 
 def _hinge(gap: Tensor, margin: float | None) -> Tensor:
     """max(0, gap + margin), or log(1 + exp(gap)) for the soft margin."""
-    return torch.nn.functional.softplus(gap, threshold=700.0) if margin is None else torch.relu(gap + margin)
+    return torch.logaddexp(gap, torch.zeros_like(gap)) if margin is None else torch.relu(gap + margin)
 
 
 def _margins(margin: Margin, rows: int) -> list[float] | None:
@@ -220,7 +221,7 @@ def triplet_loss(
             d_an = d_pn if d_pn < d_an else d_an
         losses.append(_hinge(pair_distance(anchor[i], positive[i], distance) - d_an, margins[i] if margins else None))
     zero = 0.0 * (anchor.sum() + positive.sum() + negative.sum())
-    return _reduce(losses, [(i, i, i) for i in range(rows)], rows, reduction, zero)
+    return _reduce(losses, [(i, i, i) for i in range(rows)], rows, reduction, zero, margins is None)
 
 
 def batch_triplet_loss(
@@ -268,7 +269,7 @@ def batch_triplet_loss(
             d_pn = pair_distance(others[p], others[n], distance)
             d_an = d_pn if d_pn < d_an else d_an
         losses.append(_hinge(d[a][p] - d_an, margins[a] if margins else None))
-    return _reduce(losses, kept, rows, reduction, 0.0 * (embeddings.sum() + others.sum()))
+    return _reduce(losses, kept, rows, reduction, 0.0 * (embeddings.sum() + others.sum()), margins is None)
 
 
 def multi_sample_triplet_loss(
@@ -295,7 +296,7 @@ def multi_sample_triplet_loss(
             gap = sum(positives, zero) / len(positives) - sum(negatives, zero) / len(negatives)
             losses.append(_hinge(gap, margins[a] if margins else None))
             kept.append((a, a, a))
-    return _reduce(losses, kept, rows, reduction, zero)
+    return _reduce(losses, kept, rows, reduction, zero, margins is None)
 
 
 def census(

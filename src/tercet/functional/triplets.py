@@ -173,7 +173,7 @@ class _BatchTriplets(torch.autograd.Function):
         at_once = gradient and reduction != "none"
         with torch.autocast(x_BD.device.type, enabled=False), on_one_core(x_BD, y_MD):
             sums = _reduce(x_BD, y_MD, problem, gradient=at_once, mean_per_anchor=reduction == "anchor")
-            loss, ctx.scale = _reduced(sums, reduction)
+            loss, ctx.scale = _reduced(sums, reduction, soft=problem.margin is None)
         if at_once:
             ctx.save_for_backward(x_BD, y_MD, sums.dx_BD, sums.dy_MD)
         else:
@@ -269,7 +269,7 @@ def _fused_engine() -> ModuleType | None:
     return _fused
 
 
-def _reduced(sums: Sums, reduction: str) -> tuple[Tensor, Tensor | float]:
+def _reduced(sums: Sums, reduction: str, *, soft: bool) -> tuple[Tensor, Tensor | float]:
     """The loss, and what the gradient of the weighted sum is multiplied with. Sums over anchors run in float64."""
     if reduction == "none":
         return sums.loss_B, 1.0
@@ -278,7 +278,7 @@ def _reduced(sums: Sums, reduction: str) -> tuple[Tensor, Tensor | float]:
         loss_B = loss_B / sums.kept_B.clamp(min=1)
         count = (sums.kept_B > 0).sum()
     elif reduction == "active":
-        count = sums.active_B.sum()
+        count = (sums.kept_B if soft else sums.active_B).sum()  # log(1 + exp(gap)) is above 0 whatever the gap
     elif reduction == "mean":
         count = sums.kept_B.sum()
     else:
@@ -343,7 +343,8 @@ def triplet_loss(
     )
     if reduction == "none":
         return loss_N
-    count = {"sum": 1, "active": int((loss_N > 0).sum())}.get(reduction, len(loss_N))
+    active = len(loss_N) if checked is None else int((loss_N > 0).sum())
+    count = {"sum": 1, "active": active}.get(reduction, len(loss_N))
     return loss_N.sum() / max(count, 1)
 
 
