@@ -99,6 +99,12 @@ def test_training_in_a_pipe_is_a_plain_line_now_and_then() -> None:
     assert all("\x1b" not in line for line in lines)
 
 
+def test_a_search_of_the_whole_training_set_is_told_too() -> None:
+    shown = told(at(0.0), *(at(t, phase="survey", fraction_done=t / 40) for t in range(10, 40, 10)), terminal=False)
+    assert shown.splitlines()[1:] == [f"searching for what is hard {share} %" for share in (25, 50, 75)]
+    assert "searching for what is hard" in told(at(1.0, phase="survey"), terminal=True)
+
+
 def test_training_on_a_terminal_is_a_live_bar_with_the_figures_below() -> None:
     shown = told(at(1.0), at(2.0, validation_eer=0.125), terminal=True)
     assert "50%" in shown

@@ -131,6 +131,9 @@ def test_resume_goes_on_with_a_longer_budget_and_with_the_same_options(run, digi
         (("--task", "digits", "--clip", "-1"), "clip=-1"),
         (("--task", "digits", "--temper", "2"), "temper=2"),
         (("--task", "digits", "--checkpoints", "1"), "checkpoints=1"),
+        (("--task", "digits", "--mine-every", "-1"), "mine_every=-1"),
+        (("--task", "digits", "--mine-every", "9", "--mine-skip", "1"), "mine_skip=1"),
+        (("--task", "digits", "--categories", "99"), "categories=99"),
         (("--task", "digits", "--memory-age", "5"), "memory_age has no meaning without memory"),
     ],
 )

@@ -150,14 +150,14 @@ def test_an_unknown_layout_is_named(tmp_path):
 def test_a_manifest_in_every_common_form(tmp_path, delimiter, encoding, end):
     touch(tmp_path, "p/a.png", "p/b.png")
     lines = [
-        ["Identity", "path", "group", "extra", "kind", "split"],
-        ["Zo\u00eb", "p/a.png", "mon", "?", "", "Train"],
+        ["Identity", "path", "group", "extra", "kind", "split", "Category"],
+        ["Zo\u00eb", "p/a.png", "mon", "?", "", "Train", " fruit "],
         [],
         ["5", " ./p/b.png ", "", "", "forged", "test"],
     ]
     path = write_csv(tmp_path, end.join(delimiter.join(line) for line in lines) + end, encoding)
     assert read(path).rows == (
-        Row(tmp_path / "p/a.png", "Zo\u00eb", "mon", "genuine", "train"),
+        Row(tmp_path / "p/a.png", "Zo\u00eb", "mon", "genuine", "train", category="fruit"),
         Row(tmp_path / "p/b.png", "5", "", "skilled", "test"),
     )
 

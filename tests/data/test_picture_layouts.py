@@ -85,11 +85,11 @@ def oml(root: Path) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     with (root / "df.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["label", "path", "split", "is_query", "is_gallery", "sequence"])
+        writer.writerow(["label", "path", "split", "is_query", "is_gallery", "sequence", "category"])
         for label, split, sequence in ((1, "train", 7), (2, "train", 8), (3, "validation", 9), (4, "validation", 9)):
             draw(root / "images" / f"{label}.png")
             held = "" if split == "train" else True
-            writer.writerow([label, f"images/{label}.png", split, held, held, sequence])
+            writer.writerow([label, f"images/{label}.png", split, held, held, sequence, "birds"])
     return root / "df.csv"
 
 
@@ -129,6 +129,14 @@ def test_who_is_searched_for_and_in_what_is_read(tmp_path):
         listed.write_text(listed.read_text().replace("validation,True,True", f"validation,{text}"))
         assert roles(images.read(listed)) == {("3", role), ("4", role)}
         listed.write_text(listed.read_text().replace(f"validation,{text}", "validation,True,True"))
+
+
+@pytest.mark.parametrize(
+    ("name", "category"), [("sop", "1"), ("in-shop", "WOMEN/Dresses"), ("oml", "birds"), ("cub", "")]
+)
+def test_the_category_of_a_class_is_read_where_there_is_one(name, category, tmp_path):
+    write, task_name, *_ = CASES[name]
+    assert {row.category for row in load_task(task_name).read(write(tmp_path / "data")).rows} == {category}
 
 
 def test_the_sequence_of_a_data_frame_is_the_group_and_one_part_of_vggface2_is_divided_as_usual(tmp_path):

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from synthetic import read_people, tiny_plan, write_people
-from tercet.data import SampleStore
+from tercet.data import Manifest, SampleStore
+from tercet.errors import DataError
 from tercet.train.batches import Batches, seed_of
+from tercet.train.hardness import Hardness
 
 
 def skewed(x_BCHW, labels_B, generator):
@@ -56,3 +58,38 @@ def test_labels_are_what_the_loss_takes_rows_for(batches):
     batch = batches.at(2)
     assert batch.labels_B.tolist() == batches.store.manifest.labels[batch.rows_B].tolist()
     assert batch.samples_B.tolist() == batch.rows_B.tolist() and batch.step == 2
+
+
+def by_category(data, plan, category_of):
+    rows = tuple(replace(row, category=category_of(row)) for row in data.rows)
+    store = SampleStore.read(Manifest(data.root, rows), plan.front_end)
+    return Batches(store, np.arange(len(store)), plan, torch.device("cpu"))
+
+
+def test_batches_of_one_category_and_of_all(people):
+    plan = tiny_plan(identities_per_batch=4, samples_per_identity=2, categories=1)
+    # Of each identity one picture is said to be of another category: most of its pictures decide.
+    batches = by_category(
+        people, plan, lambda row: "odd" if (int(row.identity[1:]) + (row.path.stem == "3")) % 2 else "even"
+    )
+    parities = [set((batches.at(step).labels_B % 2).tolist()) for step in range(20)]
+    assert all(len(parity) == 1 for parity in parities) and {0, 1} == set.union(*parities)
+    plain = by_category(people, tiny_plan(identities_per_batch=4, samples_per_identity=2), lambda row: "")
+    assert any(len(set((plain.at(step).labels_B % 2).tolist())) == 2 for step in range(5))
+    batches.store.close(), plain.store.close()
+
+
+def test_batches_by_category_need_some(people):
+    with pytest.raises(DataError, match=r"no sample has a category .*column `category`"):
+        by_category(people, tiny_plan(categories=1), lambda row: "")
+
+
+def test_what_is_hard_decides_who_stands_together(people):
+    plan = tiny_plan(identities_per_batch=4, samples_per_identity=2)
+    batches = by_category(people, plan, lambda row: "")
+    near = np.full((10, 9), -1)
+    near[:, :3] = [[n for n in range(n // 5 * 5, n // 5 * 5 + 5) if n != m][:3] for m, n in enumerate(range(10))]
+    hardness = Hardness(near, np.zeros(60, np.float32))
+    assert all(len(set((batches.at(step, hardness).labels_B // 5).tolist())) == 1 for step in range(20))
+    assert any(len(set((batches.at(step).labels_B // 5).tolist())) == 2 for step in range(5))
+    batches.store.close()

@@ -36,6 +36,10 @@ def test_settings_survive_json(settings):
         ({"memory": -1}, "memory=-1"),
         ({"memory": 9, "memory_age": 0}, "memory_age=0"),
         ({"memory": 9, "memory_momentum": 1.0}, "memory_momentum=1"),
+        ({"mine_every": -1}, "mine_every=-1"),
+        ({"mine_skip": 1.0}, "mine_skip=1"),
+        ({"categories": 0}, "categories=0"),
+        ({"categories": 9}, "categories=9 must be at most half of the identities of a batch, which are 16"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(wrong, message):
@@ -69,6 +73,9 @@ def test_settings_of_a_run_from_before_chunks_and_memory_are_read():
         "memory_age",
         "memory_warmup",
         "memory_momentum",
+        "categories",
+        "mine_every",
+        "mine_skip",
     ):
         del values[name]
     assert Settings.from_json(values) == Settings(epochs=1)
@@ -78,6 +85,12 @@ def test_settings_of_a_run_from_before_chunks_and_memory_are_read():
 def test_how_a_memory_works_needs_one(option):
     with pytest.raises(InvalidOption, match=f"{option} has no meaning without memory"):
         Settings(epochs=1, **{option: 0.5 if option == "memory_momentum" else 3})
+
+
+@pytest.mark.parametrize("option", [{"mine_every": 100}, {"categories": 2}])
+def test_partners_and_tempering_exclude_each_other(option):
+    with pytest.raises(InvalidOption, match="temper"):
+        Settings(epochs=1, temper=0.5, **option)
 
 
 def test_a_front_end_that_does_not_fit_the_encoder_is_refused():

@@ -19,7 +19,7 @@ from tercet.run.files import read_tensors
 from tercet.train import train
 from tercet.train.ranks import FailedInFirst, Ranks
 
-PLAN = {"checkpoint_seconds": 0, "memory": 20, "memory_momentum": 0.9, "mining": "hard"}
+PLAN = {"checkpoint_seconds": 0, "memory": 20, "memory_momentum": 0.9, "mining": "hard", "mine_every": 5}
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
 # One of two processes that meet in a file: a training in which the second begins to wait, or dies, at some step.

@@ -44,6 +44,11 @@ def test_every_process_finds_the_loss_and_the_gradients_of_the_whole_batch(proce
     for part in found:
         compare(part, whole)
     assert all(torch.equal(part["fifty"], found[0]["fifty"]) for part in found), "weights and bank differ in some bit"
+    surveys = [{name: tensor for name, tensor in part.items() if name.startswith("survey.")} for part in found]
+    alone = several.surveyed(str(tmp_path))
+    for name, tensor in alone.items():
+        torch.testing.assert_close(surveys[0][name], tensor, rtol=0, atol=1e-5)
+        assert all(torch.equal(survey[name], surveys[0][name]) for survey in surveys), "not the same batches everywhere"
     alone = several.fifty_steps()
     torch.testing.assert_close(found[0]["embed"], alone["embed"], rtol=1e-3, atol=1e-4)
 
