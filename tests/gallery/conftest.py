@@ -17,22 +17,23 @@ pytest.importorskip("pymilvus", reason="the extra gallery is not installed")
 pytest.importorskip("milvus_lite", reason="the extra gallery is not installed")
 
 
+Running = Callable[[Path], contextlib.AbstractContextManager[tuple[str, "subprocess.Popen[bytes]"]]]
+
+
 @pytest.fixture(autouse=True)
 def own_state_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.delenv("TERCET_GALLERY_KEY", raising=False)
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Milvus server of its own process, answering over the wire."""
+@contextlib.contextmanager
+def _running(data: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     program = Path(sys.executable).with_name("milvus-lite")
     if not program.exists():
         pytest.skip("no milvus-lite program beside this Python")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    data = tmp_path_factory.mktemp("server") / "data"
     command = [str(program), "server", "--data-dir", str(data), "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -44,7 +45,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             time.sleep(0.1)
         else:
             pytest.skip("milvus-lite server did not answer within a minute")
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
     finally:
         process.terminate()
         try:
@@ -52,6 +53,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="session")
+def running_server() -> Running:
+    """Starts a Milvus server on a folder, as a process of its own: its address and the process."""
+    return _running
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Milvus server that tests share."""
+    with _running(tmp_path_factory.mktemp("server") / "data") as (url, _):
+        yield url
 
 
 @pytest.fixture(params=["folder", "server"])

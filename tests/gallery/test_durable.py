@@ -100,6 +100,7 @@ def test_kills(tmp_path: Path, settle: bool, kills: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)  # four minutes on a quiet machine
 @pytest.mark.parametrize("settle", [False, True])
 def test_many_kills(tmp_path: Path, settle: bool) -> None:
     check_after_kills(tmp_path / "g.db", 60, settle)

@@ -102,6 +102,7 @@ class Store:
     def __init__(self, place: Place, *, create: bool) -> None:
         try:
             self._milvus: Any = importlib.import_module("pymilvus")
+            self._no_answer: type[Exception] = importlib.import_module("grpc").RpcError
         except ImportError as error:
             raise MissingExtra.of("the gallery", "gallery") from error
         for name in ("pymilvus", "milvus_lite", "grpc._server"):
@@ -121,7 +122,7 @@ class Store:
         try:
             uri = self.engine.uri if self.engine else place.address
             self._client: Any = self._milvus.MilvusClient(uri=uri, timeout=_CONNECT_S)
-        except self._milvus.MilvusException as error:
+        except (self._milvus.MilvusException, self._no_answer) as error:
             self.close()
             raise GalleryError(
                 f"{place.shown}: no Milvus server answers there (is it running, are host and port right?)"
@@ -135,7 +136,7 @@ class Store:
         with self._told("cannot be read"):
             if not self._client.has_collection(self._about, timeout=_TIMEOUT_S):
                 return {}
-            if self._client.get_load_state(self._about)["state"].name != "Loaded":
+            if self._client.get_load_state(self._about, timeout=_TIMEOUT_S)["state"].name != "Loaded":
                 try:
                     self._client.load_collection(self._about, timeout=_TIMEOUT_S)
                 except self._milvus.MilvusException:
@@ -163,7 +164,7 @@ class Store:
     def begin(self) -> None:
         """Make the collection that `values` reads, and drop what a making that was cut short has left."""
         with self._told("cannot be written"):
-            for name in self._client.list_collections():
+            for name in self._client.list_collections(timeout=_TIMEOUT_S):
                 if name.startswith(f"tercet_{self.place.name}_"):
                     self._client.drop_collection(name, timeout=_TIMEOUT_S)
             schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -251,7 +252,7 @@ class Store:
     def others(self, collection: str) -> list[str]:
         """Collections that a rewriting which was cut short has left beside the gallery's own."""
         with self._told("cannot be read"):
-            names = self._client.list_collections()
+            names = self._client.list_collections(timeout=_TIMEOUT_S)
         form = re.compile(rf"tercet_{self.place.name}_[0-9a-f]{{12}}")
         return [name for name in names if form.fullmatch(name) and name != collection]
 
@@ -269,7 +270,7 @@ class Store:
 
     def erase(self, collection: str) -> None:
         """Ask a server to rewrite its files without what was deleted; it does so when it sees fit."""
-        with self._told("cannot be written"), contextlib.suppress(self._milvus.MilvusException):
+        with self._told("cannot be written"), contextlib.suppress(self._milvus.MilvusException, self._no_answer):
             # Servers limit how often they may be asked, and compact by themselves too.
             self._client.flush(collection, timeout=_TIMEOUT_S)
             self._client.compact(collection, timeout=_TIMEOUT_S)
@@ -308,10 +309,12 @@ class Store:
         """Turn the errors of Milvus into one line."""
         try:
             yield
-        except (self._milvus.MilvusException, OSError) as error:
+        # What gives no answer in time comes through from beneath Milvus' client as it is.
+        except (self._milvus.MilvusException, self._no_answer, OSError) as error:
             reason = str(getattr(error, "message", "") or getattr(error, "strerror", "") or error)
             if "unavailable" in reason.lower() or "deadline" in reason.lower():
-                reason = "the Milvus server does not answer any more"
+                silent = f"no answer within {_TIMEOUT_S:.0f} s; is this machine busy?"
+                reason = "the Milvus server does not answer any more" if self.place.remote else silent
             if "create connection first" in reason:
                 reason = "it is closed"
             raise GalleryError(f"{self.place.shown}: {what} ({' '.join(reason.split())[:300]})") from error
