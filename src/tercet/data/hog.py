@@ -26,15 +26,14 @@ def oriented_gradients(x_BHW: torch.Tensor, *, cell: int = 8, orientations: int 
     """
     down, across = x_BHW.shape[1] // cell, x_BHW.shape[2] // cell
     x_BHW = x_BHW[:, : down * cell, : across * cell]
-    dy_BHW, dx_BHW = torch.zeros_like(x_BHW), torch.zeros_like(x_BHW)
-    dy_BHW[:, 1:-1] = (x_BHW[:, 2:] - x_BHW[:, :-2]) / 2
-    dx_BHW[:, :, 1:-1] = (x_BHW[:, :, 2:] - x_BHW[:, :, :-2]) / 2
-    length_BHW = torch.hypot(dx_BHW, dy_BHW)
+    dy_BHW = torch.nn.functional.pad((x_BHW[:, 2:] - x_BHW[:, :-2]) / 2, (0, 0, 1, 1))
+    dx_BHW = torch.nn.functional.pad((x_BHW[:, :, 2:] - x_BHW[:, :, :-2]) / 2, (1, 1))
+    length_BHW = (dx_BHW.square() + dy_BHW.square()).sqrt()  # not hypot, which ONNX does not have
     # From 0 to `orientations`, a direction and its opposite alike.
     place_BHW = torch.remainder(torch.atan2(dy_BHW, dx_BHW) / math.pi, 1) * orientations
     lower_BHW = place_BHW.floor()
     upper_share_BHW = place_BHW - lower_BHW
-    votes_BOHW = x_BHW.new_zeros(len(x_BHW), orientations, *x_BHW.shape[1:])
+    votes_BOHW = x_BHW.new_zeros(x_BHW.shape[0], orientations, *x_BHW.shape[1:])
     for step, share_BHW in ((0, 1 - upper_share_BHW), (1, upper_share_BHW)):
         index_BHW = (lower_BHW.long() + step) % orientations
         votes_BOHW.scatter_add_(1, index_BHW[:, None], (share_BHW * length_BHW)[:, None])

@@ -9,6 +9,7 @@ from torch import nn
 
 from tercet.encoders.configuration import read_config
 from tercet.encoders.convnet import ConvEncoder, ConvEncoderConfig
+from tercet.encoders.drawing import DrawingEncoder, DrawingEncoderConfig
 from tercet.encoders.pretrained import PretrainedConfig, PretrainedEncoder
 from tercet.encoders.sources import Backbone, find_backbone
 from tercet.encoders.speech import SpeechEncoder, SpeechEncoderConfig
@@ -18,6 +19,8 @@ __all__ = [
     "Backbone",
     "ConvEncoder",
     "ConvEncoderConfig",
+    "DrawingEncoder",
+    "DrawingEncoderConfig",
     "EncoderConfig",
     "PretrainedConfig",
     "PretrainedEncoder",
@@ -68,12 +71,15 @@ def read_encoder(config: Mapping[str, Any]) -> EncoderConfig:
     match config.get("kind"):
         case ConvEncoderConfig.kind:
             return read_config(ConvEncoderConfig, config)
+        case DrawingEncoderConfig.kind:
+            return read_config(DrawingEncoderConfig, config)
         case SpeechEncoderConfig.kind:
             return read_config(SpeechEncoderConfig, config)
         case PretrainedConfig.kind:
             return read_config(PretrainedConfig, config)
         case kind:
-            known = (ConvEncoderConfig.kind, SpeechEncoderConfig.kind, PretrainedConfig.kind)
+            kinds = (ConvEncoderConfig, DrawingEncoderConfig, SpeechEncoderConfig, PretrainedConfig)
+            known = tuple(config.kind for config in kinds)
             raise InvalidOption.unknown("encoder", kind, known)
 
 

@@ -129,9 +129,14 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Unit vectors [B, D]."""
+        return nn.functional.normalize(self.describe(x_BCHW), dim=1)
+
+    def describe(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Vectors [B, D] as the last layer gives them, of any length."""
         x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         features_BF: torch.Tensor = self.pool(self.blocks(self.stem(x_BCHW)))
-        return nn.functional.normalize(self.embed(features_BF), dim=1)
+        vectors_BD: torch.Tensor = self.embed(features_BF)
+        return vectors_BD
 
 
 @final

@@ -6,7 +6,7 @@ import torch
 
 from tercet.data import SignatureFrontEnd
 from tercet.data import signature_layouts as published
-from tercet.encoders import ConvEncoderConfig
+from tercet.encoders import DrawingEncoderConfig
 from tercet.evaluate import ReferenceProtocol
 from tercet.tasks.task import Layout, Task
 from tercet.train.augment import stroke
@@ -42,9 +42,15 @@ TASK = Task(
     name="signatures",
     summary="handwritten signatures on paper, with forgeries where there are any: one picture a file",
     front_end=SignatureFrontEnd(64, 128),
-    encoder=ConvEncoderConfig(1, 64, 128, pool="flatten"),
+    encoder=DrawingEncoderConfig(64, 128, cell=10),  # the cells of the baseline, whose quality it begins with
     augment=augment,
-    settings=Settings(minutes=5.0, identities_per_batch=16, samples_per_identity=4, forgeries_per_identity=2),
+    settings=Settings(
+        minutes=5.0,
+        identities_per_batch=16,
+        samples_per_identity=4,
+        forgeries_per_identity=2,
+        learning_rate=3e-4,  # what it begins with is worth keeping
+    ),
     references=ReferenceProtocol(),
     layouts=(
         Layout(
