@@ -63,6 +63,14 @@ def test_it_comes_first_and_then_triplets_do(people, tmp_path):
     assert weights(out).keys() == weights(plain).keys() and not equal(weights(out), weights(plain))
 
 
+def test_it_lasts_as_many_steps_as_were_asked_for(people, tmp_path):
+    two, three, more = (
+        weights(train(people, tiny_plan(epochs=1, validations=1, warm_start=steps), tmp_path / str(steps)))
+        for steps in (2, 3, 100)
+    )
+    assert equal(three, more) and not equal(two, three), "an epoch has three steps"
+
+
 def test_it_separates_the_identities_of_the_training(people, tmp_path):
     out = train(people, tiny_plan(epochs=30, warm_start=10_000, validations=1), tmp_path / "run")
     losses = [loss for _, loss in told(out, "loss") if loss is not None]
