@@ -64,6 +64,10 @@ def test_options_of_scale_reach_the_training(run, digits: Path, tmp_path: Path) 
     }
     assert {name: settings[name] for name in expected} == expected and settings["compile"] is False
     assert "% outside the encoder" in ended.err
+    mined = ("--mine-every", "3", "--mine-skip", "0.1", "--epochs", "0.5")
+    assert run("train", digits, "--task", "digits", "--out", tmp_path / "mined", *mined).code == 0
+    settings = json.loads((tmp_path / "mined" / "plan.json").read_text())["settings"]
+    assert (settings["mine_every"], settings["mine_skip"]) == (3, 0.1)
     again = ("train", digits / "digits.csv", "--out", out, "--resume", "--epochs", "2")
     assert run(*again, "--batch-size", "40").refused("identities_per_batch=4", "not 8")
     assert run(*again, "--chunk", "20").code == 0, "how a batch is computed may change"

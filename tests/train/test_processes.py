@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -110,6 +111,70 @@ def test_a_killed_process_ends_the_others_with_one_line_and_one_process_can_go_o
     train(people, tiny_plan(**PLAN | {"epochs": (step + 6) / 3}), out, resume=True)
     assert json.loads((out / "metrics.json").read_text())["steps"] == step + 6
     assert json.loads((out / "history.jsonl").read_text().splitlines()[0])["step"] <= step
+
+
+def environment_of(process: int) -> dict[str, str]:
+    entries = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
+    return dict(entry.split("=", 1) for entry in entries if "=" in entry)
+
+
+def workers_of(launcher: int) -> dict[str, int]:
+    """The processes that a launcher has started, by their rank (Linux)."""
+    found = {}
+    for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if rank := environment_of(int(child)).get("RANK"):
+                found[rank] = int(child)
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_same_command_under_accelerate_launch_trains_in_two_processes(people, tmp_path):
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch += ["--log_dir", str(tmp_path / "log"), "--tee", "3", "-m"]
+    out = tmp_path / "run"
+    words = ["tercet", "train", str(people.root), "--task", "digits", "--out", str(out), "--epochs", "2", "--json"]
+    options = ["--mine-every", "1", "--chunk", "7"]
+    done = subprocess.run(
+        [*launch, *words, *options], env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (one,), (other,) = (list((tmp_path / "log").rglob(f"{rank}/stdout.log")) for rank in range(2))
+    assert json.loads(one.read_text())["run"] == str(out) and other.read_text() == ""
+    assert not (out / "survey").exists() and json.loads((out / "metrics.json").read_text())["finished"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
+def test_a_frozen_process_ends_the_job_with_one_line_within_the_timeout_and_the_grace_of_the_launcher(people, tmp_path):
+    out = tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    words = ["tercet", "train", str(people.root), "--task", "digits", "--out", str(out)]
+    options = ["--epochs", "100000", "--timeout", "20"]
+    process = subprocess.Popen([*launch, *words, *options], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    frozen = None
+    try:
+        deadline = time.monotonic() + 300
+        # The history tells when steps are being made.
+        while time.monotonic() < deadline and not (out / "history.jsonl").is_file():
+            assert process.poll() is None
+            time.sleep(0.1)
+        frozen = workers_of(process.pid)["1"]
+        os.kill(frozen, signal.SIGSTOP)
+        told = process.communicate(timeout=300)[1]
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        if frozen is not None:
+            with contextlib.suppress(OSError):
+                os.kill(frozen, signal.SIGKILL)
+    assert process.returncode != 0
+    (line,) = (line for line in told.splitlines() if "has gone or does not answer" in line)
+    assert "process 0 of 2" in line and "--resume" in line, told
 
 
 def test_alone_there_is_nobody_to_ask():
