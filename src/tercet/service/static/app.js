@@ -103,7 +103,10 @@ const FORMS = {
 };
 
 const megabytes = (bytes) => `${Math.round(bytes / 1e5) / 10} MB`;
-const often = (rate) => rate > 0 ? `about 1 in ${Math.round(1 / rate).toLocaleString("en")}` : "hardly any";
+const often = (rate) => {
+  if (rate <= 0) return "hardly any";
+  return rate > 0.1 ? `about ${Math.round(100 * rate)} in 100` : `about 1 in ${Math.round(1 / rate).toLocaleString("en")}`;
+};
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
 // ---- boxes that take files ----
@@ -248,9 +251,20 @@ function ratio(llr, match) {
   return [make("p", { className: "fine" }, `So much likeness is about ${about} times as common where both are ${more} as where they are ${less}.${but}`)];
 }
 
-const errors = (calibration) => calibration
-  ? [make("p", { className: "fine" }, `The computer can be wrong: of pairs that show different ones, ${often(calibration.achieved_fmr)} gets as far as the limit.`)]
-  : [];
+const wrong = (text) => make("p", { className: "fine" }, `The computer can be wrong: ${text}`);
+
+function errors(calibration) {
+  if (!calibration) return [];
+  return [wrong(`of pairs that show different ones, ${often(calibration.achieved_fmr)} would get as far as the limit.`)];
+}
+
+// Who is compared with many is taken for one of them more often than in one comparison.
+function errorsAmongMany(answer) {
+  const rate = answer.runner_up ? answer.runner_up.achieved_fpir : answer.expected_fpir;
+  if (rate === null) return [];
+  const taken = words().person ? "somebody who is" : "one that is";
+  return [wrong(`of those not known, ${often(rate)} would be taken for ${taken}, and the more are known, the more often that happens.`)];
+}
 
 function undecided(answer) {
   const reason = answer.score !== null && answer.calibration === null
@@ -275,7 +289,7 @@ async function identify(form) {
   const found = answer.candidates.length ? [make("h2", {}, "Most similar"), hits(answer.candidates)] : [];
   if (answer.decision === "undecided") return [undecided(answer), ...found];
   if (answer.decision === "identified") {
-    return [verdict("yes", answer.identity, make("p", {}, `Most likely, among all who are known.`), scale(answer.score, answer.threshold), ...errors(answer.calibration)), ...found];
+    return [verdict("yes", answer.identity, make("p", {}, `Most likely, among all who are known.`), scale(answer.score, answer.threshold), ...errorsAmongMany(answer)), ...found];
   }
   let why = "Nobody has been added yet.";
   if (answer.score !== null) {
