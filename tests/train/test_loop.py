@@ -16,7 +16,7 @@ import torch
 
 import tercet
 from synthetic import read_people, tiny_plan, write_people
-from tercet.data import SampleStore
+from tercet.data import ImageFrontEnd, SampleStore
 from tercet.encoders import build_encoder
 from tercet.errors import DataError, RunError
 from tercet.evaluate import all_pairs, verification
@@ -411,6 +411,17 @@ def test_as_many_checkpoints_are_kept_as_asked(people, tmp_path):
 def test_the_share_of_time_outside_the_encoder_is_told(whole):
     shares = [line["outside_encoder"] for line in history(whole) if line["phase"] == "train"]
     assert shares and all(0 < share < 1 for share in shares)
+
+
+def test_no_step_waits_for_a_file(people, tmp_path, monkeypatch):
+    opened, steps = [], []
+    read = ImageFrontEnd.read_bytes
+    monkeypatch.setattr(
+        ImageFrontEnd, "read_bytes", lambda self, path: (opened.append(len(steps)), read(self, path))[1]
+    )
+    train(people, tiny_plan(mine_every=4), tmp_path / "run", on_progress=lambda now: steps.append(now.phase))
+    assert len(opened) == 42, "each of training and validation once"
+    assert not {"train", "validate", "survey"} & set(steps[: max(opened)])
 
 
 def test_batch_norm_is_held_where_batches_are_divided_and_that_is_said_once(people, tmp_path, monkeypatch):
