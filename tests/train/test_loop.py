@@ -247,6 +247,18 @@ def test_resuming_needs_the_same_plan_the_same_data_and_something_to_resume(peop
         train(other, tiny_plan(epochs=1), out, resume=True)
 
 
+def test_a_run_from_before_a_setting_was_known_goes_on_with_its_default(whole, people, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(people, tiny_plan(), tmp_path / "run", on_progress=press_ctrl_c(0))
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    for name in ("mine_every", "categories", "memory"):
+        del plan["settings"][name]
+    (tmp_path / "run" / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(RunError, match=r"was started with settings\.mine_every=0, not 5"):
+        train(people, tiny_plan(mine_every=5), tmp_path / "run", resume=True)
+    assert equal(weights(train(people, tiny_plan(), tmp_path / "run", resume=True)), weights(whole))
+
+
 def test_a_full_disk_stops_with_one_line_and_resuming_gives_the_same_weights(whole, people, tmp_path, monkeypatch):
     out, sync = tmp_path / "run", os.fsync
 

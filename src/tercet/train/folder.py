@@ -9,7 +9,7 @@ from tercet.errors import RunError
 from tercet.run import RunSplit
 from tercet.run.bundle import START, read_split, write_split
 from tercet.run.files import read_json, write_json, write_tensors
-from tercet.train.plan import Plan
+from tercet.train.plan import Plan, Settings
 
 __all__ = ["fix_split", "open_folder"]
 
@@ -23,6 +23,7 @@ def open_folder(out: Path, plan: Plan, *, resume: bool) -> None:
 
     Raises:
         RunError: Something is in the way, there is nothing to resume, the plan is another, or it cannot be written.
+        InvalidInput: The settings of the run that is there are none.
     """
     if not resume:
         if out.exists() and not (out.is_dir() and all(entry.name == DATA for entry in out.iterdir())):
@@ -34,7 +35,10 @@ def open_folder(out: Path, plan: Plan, *, resume: bool) -> None:
     elif not (out / "plan.json").is_file():
         raise RunError(f"{out}: nothing to resume here (no plan.json)")
     else:
-        given, started = _flat(plan.to_json()), _flat(read_json(out / "plan.json"))
+        before = read_json(out / "plan.json")
+        # A run from before a setting was known stands where that setting's default does.
+        started = _flat(before | {"settings": Settings.from_json(before.get("settings", {})).to_json()})
+        given = _flat(plan.to_json())
         for key in sorted(given.keys() | started.keys()):
             if given.get(key) != started.get(key) and key.removeprefix("settings.") not in _MAY_CHANGE:
                 raise RunError(f"{out}: was started with {key}={started.get(key)!r}, not {given.get(key)!r}")
