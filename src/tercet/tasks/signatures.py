@@ -42,7 +42,7 @@ TASK = Task(
     name="signatures",
     summary="handwritten signatures on paper, with forgeries where there are any: one picture a file",
     front_end=SignatureFrontEnd(64, 128),
-    encoder=DrawingEncoderConfig(64, 128, cell=10),  # the cells of the baseline, whose quality it begins with
+    encoder=DrawingEncoderConfig(64, 128, cell=10),  # cells as the baseline's
     augment=augment,
     settings=Settings(
         minutes=5.0,
