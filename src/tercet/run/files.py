@@ -40,7 +40,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # never through a link that a stranger's folder holds under this name
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

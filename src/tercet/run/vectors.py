@@ -21,6 +21,9 @@ __all__ = ["Hit", "Vectors"]
 
 _KEYS: Final = ("vectors", "paths", "identities", "fingerprint")
 _MAX_BYTES: Final = 16 * 2**30
+# Vectors hardly shrink and names by some tens; what unpacks to more is made to fill the memory.
+_MAX_RATIO: Final = 100
+_SMALL_BYTES: Final = 2**26
 # What zipfile, zlib and numpy raise on damaged, encrypted, exotic or lying archives.
 _DAMAGED: Final = (
     zipfile.BadZipFile,
@@ -100,8 +103,11 @@ class Vectors:
         try:
             with zipfile.ZipFile(path) as archive:
                 # The sizes stand in the directory of the archive: look before anything is unpacked.
-                if sum(entry.file_size for entry in archive.infolist()) > _MAX_BYTES:
+                unpacked, packed = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+                if unpacked > _MAX_BYTES:
                     raise DataError(f"{path}: more than {_MAX_BYTES} bytes when unpacked")
+                if unpacked > max(_SMALL_BYTES, _MAX_RATIO * packed):
+                    raise DataError(f"{path}: unpacks to {unpacked // packed} times its size, {_MAX_RATIO} are allowed")
             with np.load(path, allow_pickle=False) as arrays:
                 missing = [key for key in _KEYS if key not in arrays]
                 if missing:
