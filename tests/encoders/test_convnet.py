@@ -35,6 +35,25 @@ def test_the_configuration_survives_json_and_builds_the_same_network():
     encoder.load_state_dict(ConvEncoder(config).state_dict())
 
 
+def test_a_configuration_of_the_first_runs_is_read_as_it_was():
+    values = ConvEncoderConfig(1, 8, 8).to_json()
+    del values["flip_test"]
+    assert read_encoder(values) == ConvEncoderConfig(1, 8, 8, flip_test=False)
+    del values["pool"]
+    with pytest.raises(InvalidInput, match="encoder: keys"):
+        read_encoder(values)
+
+
+def test_with_the_flip_test_a_picture_and_its_mirror_image_are_one_in_use_and_two_in_training():
+    torch.manual_seed(0)
+    encoder = ConvEncoder(ConvEncoderConfig(1, 16, 16, base_width=8, pool="flatten", flip_test=True))
+    x_BCHW = torch.randn(4, 1, 16, 16)
+    seen, mirrored = encoder.eval()(x_BCHW), encoder(x_BCHW.flip(3))
+    torch.testing.assert_close(seen, mirrored)
+    torch.testing.assert_close(seen.norm(dim=1), torch.ones(4))
+    assert not torch.allclose(encoder.train()(x_BCHW), encoder(x_BCHW.flip(3)), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -46,6 +65,7 @@ def test_the_configuration_survives_json_and_builds_the_same_network():
         {"embedding_dim": 0},
         {"embedding_dim": 2.5},
         {"embedding_dim": True},
+        {"flip_test": 1},
     ],
 )
 def test_numbers_out_of_range_are_refused_by_name(wrong):

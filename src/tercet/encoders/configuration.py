@@ -33,12 +33,15 @@ def write_config(config: _Kind) -> dict[str, Any]:
 def read_config(kind: type[_Config], values: Mapping[str, Any]) -> _Config:
     """Read what `write_config` wrote of a configuration of this kind.
 
+    What the class names as YOUNGER than the first runs may be missing and is then its default, which is what they did.
+
     Raises:
         InvalidInput: A key that is missing or unknown, or a value out of range.
     """
     known = {field.name for field in fields(kind)}
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key != "kind"}
-    if set(given) != known:
+    younger: frozenset[str] = getattr(kind, "YOUNGER", frozenset())
+    if not known - younger <= set(given) <= known:
         raise InvalidInput(f"encoder: keys {sorted(given)} where {sorted(known)} are needed")
     return kind(**given)
 

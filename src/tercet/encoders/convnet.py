@@ -53,6 +53,7 @@ class ConvEncoderConfig:
         embedding_dim: Width D of the embedding.
         base_width: Channels after the stem; a multiple of 8.
         pool: "average" or "flatten", see the top of the file.
+        flip_test: Whether vectors in use are of picture and mirror image together, at twice the cost.
 
     Raises:
         InvalidInput: A number out of range.
@@ -65,8 +66,10 @@ class ConvEncoderConfig:
     embedding_dim: int = 128
     base_width: int = 32
     pool: Pool = "average"
+    flip_test: bool = False
 
     kind: ClassVar[str] = "convnet"
+    YOUNGER: ClassVar[frozenset[str]] = frozenset({"flip_test"})  # what the first runs do not name
 
     def __post_init__(self) -> None:
         check_numbers(self, _LIMITS)
@@ -74,6 +77,8 @@ class ConvEncoderConfig:
             raise InvalidInput(f"base_width={self.base_width} must be a multiple of {_GROUP}")
         if self.pool not in get_args(Pool):
             raise InvalidOption.unknown("pool", self.pool, get_args(Pool))
+        if type(self.flip_test) is not bool:
+            raise InvalidInput(f"flip_test={self.flip_test!r} must be true or false")
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Whether pictures of this shape, (C, H, W), are what it is for."""
@@ -129,7 +134,10 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Unit vectors [B, D]."""
-        return nn.functional.normalize(self.describe(x_BCHW), dim=1)
+        vectors_BD = self.describe(x_BCHW)
+        if self.config.flip_test and not self.training:
+            vectors_BD = vectors_BD + self.describe(x_BCHW.flip(3))
+        return nn.functional.normalize(vectors_BD, dim=1)
 
     def describe(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Vectors [B, D] as the last layer gives them, of any length."""

@@ -26,7 +26,7 @@ TASK = Task(
     name="faces",
     summary="faces, cropped or aligned: one picture a file, one folder a person",
     front_end=ImageFrontEnd(64, 64, 1),
-    encoder=ConvEncoderConfig(1, 64, 64, pool="flatten"),
+    encoder=ConvEncoderConfig(1, 64, 64, pool="flatten", flip_test=True),
     augment=augment,
     settings=Settings(minutes=2.0),
     layouts=(
