@@ -7,7 +7,8 @@ moved, turned and scaled a little, and trembles, as the same hand does from one 
 Both are one resampling of the picture: a sample's own map leads into its identity's. All numbers are drawn from the
 generator that is passed in, on the CPU, so that they are the same on every device.
 
-Legend: B batch, I identities of it, C channels, H height, W width. Pictures are floats in [-1, 1].
+Legend: B batch, I identities of it, C channels, H height, W width, h and w places down and
+across, n places. Pictures are floats in [-1, 1].
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import math
 
 import numpy as np
 import torch
-from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torch.nn.functional import grid_sample, interpolate
 
 __all__ = ["rewrite"]
 
@@ -81,9 +82,18 @@ def rewrite(
     bend_I2hw = bend * on_I[:, None, None, None] * torch.randn(identities, 2, *_KNOTS, generator=generator)
     bend_I2hw = interpolate(bend_I2hw, size=_SMOOTH, mode="bicubic", align_corners=True)
 
-    at_BHW2 = affine_grid(own_B23.to(x_BCHW), [batch, 1, height, width], align_corners=False)
-    shaken_B2HW = interpolate(tremble_B2hw.to(x_BCHW), size=(height, width), mode="bilinear", align_corners=True)
-    at_BHW2 = at_BHW2 + shaken_B2HW.permute(0, 2, 3, 1)
-    bent_B2HW = grid_sample(bend_I2hw[inverse_B].to(x_BCHW), at_BHW2, padding_mode="border", align_corners=True)
-    at_BHW2 = (at_BHW2.flatten(1, 2) @ map_I22[inverse_B].to(x_BCHW).transpose(1, 2)).view_as(at_BHW2)
-    return grid_sample(x_BCHW, at_BHW2 + bent_B2HW.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
+    # The map is smooth: it is worked out for a quarter of the pixels, from edge to edge, and read off between them.
+    places = (height // 2 + 1, width // 2 + 1)
+    down_h, across_w = (
+        torch.linspace(-1 + 1 / side, 1 - 1 / side, count) for side, count in zip((height, width), places, strict=True)
+    )
+    plane_hw3 = torch.stack([across_w.expand(places), down_h[:, None].expand(places), torch.ones(places)], dim=2)
+    at_Bn2 = plane_hw3.view(1, -1, 3).to(x_BCHW) @ own_B23.to(x_BCHW).transpose(1, 2)
+    shaken_B2hw = interpolate(tremble_B2hw.to(x_BCHW), size=places, mode="bilinear", align_corners=True)
+    at_Bn2 = at_Bn2 + shaken_B2hw.flatten(2).transpose(1, 2)
+    bent_B2hw = grid_sample(
+        bend_I2hw[inverse_B].to(x_BCHW), at_Bn2.view(batch, *places, 2), padding_mode="border", align_corners=True
+    )
+    at_B2n = map_I22[inverse_B].to(x_BCHW) @ at_Bn2.transpose(1, 2) + bent_B2hw.flatten(2)
+    at_B2HW = interpolate(at_B2n.view(batch, 2, *places), size=(height, width), mode="bilinear", align_corners=True)
+    return grid_sample(x_BCHW, at_B2HW.permute(0, 2, 3, 1), padding_mode="border", align_corners=False)
