@@ -184,13 +184,24 @@ def test_the_state_survives_json():
 def test_an_alarm_goes_one_stage_back_slows_down_and_is_given_up_after_the_third():
     care = Care(stage=2)
     assert care.mining_now == "hard"
-    first = care.alarm(100, "collapse")
+    first = care.alarm(100, "collapse", learning_rate=1e-3)
     assert care.mining_now == "semihard" and care.rate == pytest.approx(0.5) and "'semihard'" in first.text
-    care.alarm(200, "collapse")
-    care.alarm(300, "shrinking")
+    care.alarm(200, "collapse", learning_rate=1e-3)
+    care.alarm(300, "shrinking", learning_rate=1e-3)
     assert care.mining_now == "all" and care.highest == 0 and care.rate == pytest.approx(0.125)
     with pytest.raises(RunError, match="given up at step 400 after 3 fresh starts"):
-        care.alarm(400, "collapse")
+        care.alarm(400, "collapse", learning_rate=1e-3)
+
+
+def test_of_a_wild_learning_rate_the_usual_one_is_left_and_then_halves_of_it():
+    care, rates = Care(), []
+    for step in range(3):
+        care.alarm(step, "collapse", learning_rate=1e-2)
+        rates.append(1e-2 * care.rate)
+    assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4])
+    care.alarms = 0
+    care.alarm(9, "collapse", learning_rate=1e30)
+    assert 0 < 1e30 * care.rate <= 1e-3
 
 
 @pytest.mark.parametrize("mining", MINING)
@@ -200,7 +211,7 @@ def test_mining_that_the_user_named_stays_until_an_alarm_makes_it_easier(mining)
         care._advance(replace(HEALTHY, active=0.0001))
     assert care.mining_now == mining
     before = care.stage
-    care.alarm(1, "collapse")
+    care.alarm(1, "collapse", learning_rate=1e-3)
     assert care.mining_now == (mining if before == 0 else ("all", "semihard")[before - 1])
     assert f"{care.mining_now!r}" in care.doctor.remarks[-1].text
 
@@ -212,7 +223,7 @@ def test_auto_mining_hardens_as_fewer_are_active_but_not_beyond_where_it_failed(
         care._advance(replace(HEALTHY, active=0.01))
         modes.append(care.mining_now)
     assert modes[0] == "all" and modes[-1] == "hard" and "semihard" in modes
-    care.alarm(400, "shrinking")
+    care.alarm(400, "shrinking", learning_rate=1e-3)
     for _ in range(400):
         care._advance(replace(HEALTHY, active=0.01))
     assert care.mining_now == "semihard"

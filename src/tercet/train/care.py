@@ -1,7 +1,8 @@
 """What keeps a training healthy: mining that hardens as the network learns, and a way back when it goes wrong.
 
     mining     "auto" begins with all triplets, goes on to the semi-hard and then to the hardest as fewer are active
-    alarm      mining one stage easier, half the learning rate, and the weights go back to the best that were healthy
+    alarm      mining one stage easier, half the learning rate or the usual one where that is less, and the weights go
+               back to the best that were healthy
     giving up  after three of those, with a message that says why
 
 The state is a few numbers, all functions of the steps: a resumed training goes the same way.
@@ -39,6 +40,7 @@ _NEXT_BELOW: Final = (0.4, 0.04)  # share of all triplets that is active: below 
 _SPAN: Final = 25  # steps over which the share is averaged, and which a stage lasts at least
 _TRIES: Final = 3
 _SLOWER: Final = 0.5  # factor on the learning rate after an alarm
+_USUAL_RATE: Final = 1e-3  # of AdamW, which an alarm makes the most there is: half of a wild rate is a wild rate
 
 
 @final
@@ -117,8 +119,13 @@ class Care:
             self._advance(vitals)
         return vitals, verdict
 
-    def alarm(self, step: int, kind: str) -> Remark:
+    def alarm(self, step: int, kind: str, *, learning_rate: float) -> Remark:
         """Take the measures that a few numbers can; the loop puts the weights back.
+
+        Args:
+            step: Its number.
+            kind: Of the trouble.
+            learning_rate: Peak of the schedule.
 
         Raises:
             RunError: It was the third time.
@@ -127,7 +134,7 @@ class Care:
         if self.alarms > _TRIES:
             why = next((remark.text for remark in self.doctor.remarks if remark.kind == kind), kind)
             raise RunError(f"training given up at step {step} after {_TRIES} fresh starts: {why}")
-        self.rate *= _SLOWER
+        self.rate = min(self.rate * _SLOWER, _USUAL_RATE / learning_rate)
         self.stage = max(0, self.stage - 1)
         self.highest, self.stage_steps = self.stage, 0
         self.doctor.recovered()

@@ -240,7 +240,8 @@ class _Training:
         if verdict.alarm is None:
             return False
         try:
-            self._remark(progress.care.alarm(progress.step, verdict.alarm))
+            remark = progress.care.alarm(progress.step, verdict.alarm, learning_rate=settings.learning_rate)
+            self._remark(remark)
         except RunError as error:
             raise RunError(f"{self.out}: {error}") from error
         if not progress.best_healthy:  # the best so far were already on the way down
