@@ -83,6 +83,20 @@ def test_a_batch_is_of_as_many_categories_as_asked_where_they_are_large_enough(c
     assert len({tuple(np.unique(labels[partners.batch(step, company)])) for step in range(40)}) > 30
 
 
+def test_rounds_lead_in_other_orders_and_another_seed_draws_others():
+    labels = np.repeat(np.arange(20), 2)
+    everybody = Categories(np.zeros(20, np.int64))
+    made = [
+        PartnerSampler(PKSampler(labels, identities_per_batch=4, samples_per_identity=2, seed=seed), leads=2)
+        for seed in (0, 1)
+    ]
+    leads = [[tuple(labels[one.batch(step, everybody)[:4:2]]) for step in range(100)] for one in made]
+    for rounds in leads:
+        assert all(sorted(np.concatenate(rounds[start : start + 10])) == list(range(20)) for start in range(0, 100, 10))
+        assert len({tuple(rounds[start : start + 10]) for start in range(0, 100, 10)}) == 10
+    assert leads[0] != leads[1]
+
+
 def test_small_categories_are_filled_up_with_others():
     labels = np.repeat(np.arange(20), 2)
     sampler = PKSampler(labels, identities_per_batch=6, samples_per_identity=2, seed=0)
