@@ -121,6 +121,8 @@ def test_every_task_of_pictures_takes_a_backbone(networks, task):
     plan = with_backbone(load_task(task), find_backbone(f"timm:{networks['timm']}")).plan()
     assert plan.front_end.shape[1:] == (SIDE, SIDE) and plan.encoder.takes(plan.front_end.shape)
     assert plan.settings.learning_rate == 1e-4 and plan.start is not None
+    layer_alone = with_backbone(load_task(task), find_backbone(f"timm:{networks['timm']}"), frozen=True)
+    assert layer_alone.settings.learning_rate == 1e-3, "whatever the task's own network needs"
 
 
 @pytest.fixture

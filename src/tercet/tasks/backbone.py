@@ -12,6 +12,7 @@ from tercet.tasks.task import Task
 __all__ = ["with_backbone", "with_detector"]
 
 _FINE_TUNING_RATE = 1e-4  # pretrained weights are soon forgotten at the rate that random ones need
+_FRESH_RATE = 1e-3  # of random weights, whatever rate the task's own network needs
 _FACES_RATE = 2e-5  # dlib's network has seen three million faces: more than a touch makes it worse
 _VALIDATIONS = 4
 
@@ -40,13 +41,10 @@ def with_backbone(
     if flip_test and isinstance(front_end, SignatureFrontEnd):
         raise InvalidOption("flip-test: the mirror image of a signature is not genuine")
     encoder = backbone.config(front_end.shape[0], frozen=frozen, flip_test=flip_test)
-    settings = task.settings
     # To score the held-out identities costs a pass of the backbone over all of them, which is much beside few steps.
-    settings = replace(settings, validations=min(settings.validations, _VALIDATIONS))
-    if for_faces:
-        settings = replace(settings, learning_rate=_FACES_RATE)
-    elif backbone.weights is not None and not frozen:
-        settings = replace(settings, learning_rate=_FINE_TUNING_RATE)
+    validations = min(task.settings.validations, _VALIDATIONS)
+    rate = _FACES_RATE if for_faces else _FRESH_RATE if backbone.weights is None or frozen else _FINE_TUNING_RATE
+    settings = replace(task.settings, validations=validations, learning_rate=rate)
     return replace(task, front_end=front_end, encoder=encoder, settings=settings, start=backbone.start())
 
 
