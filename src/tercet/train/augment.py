@@ -88,7 +88,7 @@ def light(
     offset_B = _between(-brightness, brightness, batch, generator)
     gain_B111, offset_B111 = (value.view(-1, 1, 1, 1).to(x_BCHW) for value in (gain_B, offset_B))
     mean_B111 = x_BCHW.mean(dim=(1, 2, 3), keepdim=True)
-    changed = (x_BCHW - mean_B111) * gain_B111 + (mean_B111 + offset_B111)
+    changed = torch.addcmul(mean_B111 * (1 - gain_B111) + offset_B111, x_BCHW, gain_B111)
     if slope:
         down_B, across_B = (_between(-slope, slope, batch, generator).to(x_BCHW) for _ in range(2))
         down_BH = down_B[:, None] * torch.linspace(-1, 1, height).to(x_BCHW)
@@ -100,8 +100,9 @@ def light(
 def tint(x_BCHW: torch.Tensor, generator: torch.Generator, *, strength: float) -> torch.Tensor:
     """Scale the channels apart, as another white balance does: each by exp(+-strength) at most, black stays black."""
     batch, channels = x_BCHW.shape[:2]
-    gain_BC = torch.exp(_between(-strength, strength, batch * channels, generator)).view(batch, channels, 1, 1)
-    return ((x_BCHW + 1) * gain_BC.to(x_BCHW) - 1).clamp_(-1, 1)
+    gain_BC11 = torch.exp(_between(-strength, strength, batch * channels, generator)).view(batch, channels, 1, 1)
+    gain_BC11 = gain_BC11.to(x_BCHW)
+    return torch.addcmul(gain_BC11 - 1, x_BCHW, gain_BC11).clamp_(-1, 1)
 
 
 def erase(x_BCHW: torch.Tensor, generator: torch.Generator, *, side: float, share: float = 0.5) -> torch.Tensor:
