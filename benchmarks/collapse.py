@@ -1,6 +1,6 @@
 """Three settings that collapse plain triplet training, each without and with the training doctor.
 
-    python benchmarks/collapse.py --data ../shared/data [--seeds 5] [--epochs 20] [--out collapse.jsonl]
+    python benchmarks/collapse.py --data ../shared/data [--seeds 5] [--epochs 30] [--out collapse.jsonl]
 
     fast       hardest triplets from the first step on, at a high learning rate (ORL faces)
     two each   112 identities with two pictures each, hardest triplets (LFW faces)
@@ -91,7 +91,7 @@ def one(name: str, kind: str, seed: int, epochs: float, data: Path) -> dict[str,
     plan = Plan(
         "faces",
         ImageFrontEnd(32, 32, 1),
-        ConvEncoderConfig(1, 32, 32, 64, 16, "flatten"),
+        ConvEncoderConfig(1, 32, 32, 64, 8, "flatten"),
         load_task("faces").augment,
         Settings(seed=seed, epochs=epochs, doctor=kind == "doctor", **chosen),
     )
@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("collapse.jsonl"))
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--epochs", type=float, default=30)
     args = parser.parse_args()
     torch.set_num_threads(1)
     done = {(line["setting"], line["kind"], line["seed"]) for line in lines(args.out)}

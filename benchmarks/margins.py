@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import t
 
 from tercet import AutoMargin, TripletLoss
 from tercet.data import AudioFrontEnd, ImageFrontEnd, Manifest, PKSampler, SampleStore, split_identities
@@ -96,10 +97,11 @@ class Difficulty:
         return self.margin
 
 
+OWN = "auto 0.5"  # what `--margin auto` is
 RULES: dict[str, Callable[[], Callable[[Distances, int], float | str | AutoMargin]]] = {
     **{f"fixed {margin:g}": (lambda margin=margin: Fixed(margin)) for margin in GRID},
     "soft": lambda: Fixed("soft"),
-    # What `--margin auto` is: a share of the standard deviation of the negatives, not below that of chance.
+    # A share of the standard deviation of the negatives, not below that of chance.
     **{f"auto {share:g}": (lambda share=share: Fixed(AutoMargin(share))) for share in (0.25, 0.5, 1.0)},
     **{
         f"active {share:g}": (lambda share=share: Moving(lambda seen: float(seen.gap.quantile(share))))
@@ -244,24 +246,60 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def table(path: Path) -> None:
-    """Means over seeds; for each rule its EER minus the best fixed margin's, set by set, the mean and the worst."""
-    by: dict[tuple[str, str], list[dict]] = {}
+def interval(values: list[float]) -> str:
+    """Mean and 95 % interval (Student's t) of differences, in points."""
+    mean = 100 * statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:+.1f}"
+    half = float(t.ppf(0.975, len(values) - 1)) * 100 * statistics.stdev(values) / math.sqrt(len(values))
+    return f"{mean:+.1f} ± {half:.1f}"
+
+
+def table(path: Path, mining: str) -> None:
+    """Each rule against the best fixed margin of each set, and tercet's rule against each other, paired by seed."""
+    found: dict[tuple[str, str], dict[int, dict]] = {}
     for line in lines(path):
-        by.setdefault((line["set"], line["rule"]), []).append(line)
-    sets = [name for name in SETS if any(key[0] == name for key in by)]
-    for figure, sign in (("eer", 1), ("recall", -1)):
-        print(f"\n{figure}, points worse than the best fixed margin of the set")
-        print(f"{'rule':14}" + "".join(f"{name:>14}" for name in sets) + f"{'mean':>9}{'worst':>9}")
-        mean = {key: 100 * statistics.fmean(sign * line[figure] for line in found) for key, found in by.items()}
-        best = {
-            name: min(v for (s, rule), v in mean.items() if s == name and rule.startswith("fixed")) for name in sets
-        }
-        for rule in RULES:
-            off = [mean[name, rule] - best[name] for name in sets if (name, rule) in mean]
-            if len(off) == len(sets):
-                cells = "".join(f"{value:14.2f}" for value in off)
-                print(f"{rule:14}{cells}{statistics.fmean(off):9.2f}{max(off):9.2f}")
+        if line["mining"] == mining:
+            found.setdefault((line["set"], line["rule"]), {})[line["seed"]] = line
+    fixed = [f"fixed {margin:g}" for margin in GRID]
+    sets = [name for name in SETS if all((name, rule) in found for rule in fixed)]
+    if not sets:
+        print("no set has all fixed margins yet")
+        return
+    seeds = {name: sorted(set.intersection(*(set(found[name, rule]) for rule in fixed))) for name in sets}
+    for figure, sign, title in (("eer", 1, "EER"), ("recall", -1, "recall@1")):
+
+        def off(rule: str, other: str, name: str, figure: str = figure, sign: int = sign) -> list[float]:
+            """How much worse, seed by seed."""
+            both = [seed for seed in seeds[name] if seed in found[name, rule] and seed in found[name, other]]
+            return [sign * (found[name, rule][n][figure] - found[name, other][n][figure]) for n in both]
+
+        def level(rule: str, name: str, figure: str = figure) -> float:
+            return statistics.fmean(found[name, rule][seed][figure] for seed in seeds[name])
+
+        best = {name: min(fixed, key=lambda rule, name=name: sign * level(rule, name)) for name in sets}
+        print(f"\n{title}, points worse than the best fixed margin of the set; mean ± half a 95 % interval over seeds")
+        print("| rule | " + " | ".join(sets) + " | mean | worst |\n|---|" + "---|" * (len(sets) + 2))
+        shown = [
+            rule for rule in RULES if all(found.get((name, rule)) and off(rule, best[name], name) for name in sets)
+        ]
+        for rule in shown:
+            of = {name: off(rule, best[name], name) for name in sets}
+            means = [statistics.fmean(values) for values in of.values()]
+            print(
+                f"| {rule} | " + " | ".join(interval(values) for values in of.values()),
+                f"| {100 * statistics.fmean(means):.1f} | {100 * max(means):.1f} |",
+            )
+        print(
+            "| the best | " + " | ".join(f"{best[name]}: {100 * level(best[name], name):.1f} %" for name in sets),
+            "| | |",
+        )
+        print("| seeds | " + " | ".join(str(len(seeds[name])) for name in sets), "| | |")
+        if OWN in shown:
+            print(f"\n{title}, points by which {OWN} is worse; mean over the sets ± half a 95 % interval over the sets")
+            for rule in shown:
+                if rule != OWN:
+                    print(f"{rule:12} {interval([statistics.fmean(off(OWN, rule, name)) for name in sets])}")
 
 
 def main() -> None:
@@ -279,7 +317,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if not args.table:
         sweep(args)
-    table(args.out)
+    table(args.out, args.mining)
 
 
 if __name__ == "__main__":
