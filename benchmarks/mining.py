@@ -8,9 +8,9 @@ so many queries, as `--mine-every` does with all rows: its processor time by tur
 alone (float32, torch, blocks of 2^24 entries), which leaves nobody out. With as many queries as rows it is a whole
 search, and judges all samples. The peak of the process's memory is told at the end.
 
-`gain` trains a small network (32 x 32 pixels, 64-d, batches of 32) on the ORL faces, the grocery photographs and the Omniglot
-characters, with and without mining, each for the same processor time, and judges it on identities left out. One line
-of JSON per training is added to the file; what is there is not repeated.
+`gain` trains a small network (32 x 32 pixels, 64-d, batches of 32) on the ORL faces, the grocery photographs and the
+Omniglot characters, with and without mining, each for the same processor time, and judges it on identities left out.
+One line of JSON per training is added to the file; what is there is not repeated.
 """
 
 from __future__ import annotations
