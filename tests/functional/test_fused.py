@@ -1,6 +1,7 @@
 """The compiled engine against the tiles and against the definition; its limits; its threads."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -277,3 +278,65 @@ def test_a_margin_near_the_end_of_float32_is_left_to_the_tiles(mining):
         found.append((loss.item(), rows.grad))
     assert found[0][0] == found[1][0]
     assert torch.equal(found[0][1], found[1][1])
+
+
+def test_sums_that_would_leave_float32_are_left_to_the_tiles():
+    """Without a margin no distance is too large beside it; but its sums over a block are."""
+    x, labels = torch.randn(300, 16, generator=torch.Generator().manual_seed(0)) * 5e16, torch.arange(300) // 20
+    weight = torch.ones(300)
+    options = {"margin": 0.0, "reduction": "none"}
+    for got, wanted in zip(*(run(e, x, labels, weight, **options) for e in ("auto", "tiles")), strict=True):
+        assert wanted.isfinite().all()
+        assert torch.equal(got, wanted)
+    with pytest.raises(tercet.InvalidOption, match="beyond 1e30"):
+        run("fused", x, labels, weight, **options)
+
+
+@pytest.mark.parametrize("scale", [1e-44, 1e-40, 1e-38, 1e37])
+@pytest.mark.parametrize("mining", ["all", "hard"])
+def test_unit_rows_of_numbers_at_the_ends_of_float32(scale, mining):
+    """1 / scale is beyond float32 where the scale is below 2.9e-39; the rows are as good as any others."""
+    x, labels = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)), torch.arange(60) // 4
+    x[::3] *= scale
+    weight = torch.ones(60)
+    fused, tiles = (run(e, x, labels, weight, distance="cosine", mining=mining) for e in ("fused", "tiles"))
+    whole = torch.ones(60, dtype=torch.bool)
+    whole[::3] = False  # the gradient of so small a row itself is beyond float32
+    same((fused[0], fused[1][whole]), (tiles[0], tiles[1][whole]))
+    assert tiles[1][whole].isfinite().all()
+
+
+@pytest.mark.parametrize("rows_per_class", [4, 20, 60])
+def test_a_first_call_in_inference_mode_does_not_spoil_the_next_step(rows_per_class):
+    x, labels = spread_rows(300, 8, 1), torch.arange(300) // rows_per_class
+
+    def first_look_then_step():
+        with torch.inference_mode(), TF.use_engine("fused"):
+            looked = TF.batch_triplet_loss(x, labels, margin=2.0)
+        return looked.clone(), *run("fused", x, labels, None, margin=2.0)
+
+    with ThreadPoolExecutor(1) as fresh:  # what the engine keeps it keeps per thread
+        looked, loss, gradient = fresh.submit(first_look_then_step).result()
+    assert looked == loss
+    same([gradient], [run("tiles", x, labels, None, margin=2.0)[1]])
+
+
+@pytest.mark.parametrize("default", ["dtype", "device"])
+@pytest.mark.parametrize("engine", ["fused", "tiles"])
+def test_torchs_defaults_for_new_tensors_do_not_matter(engine, default):
+    x = spread_rows(120, 4, 1)
+    wanted = [run(engine, x, torch.arange(120) // n, torch.ones(120), margin=2.0) for n in (4, 20, 60, 120)]
+
+    def with_other_defaults():
+        torch.set_default_dtype(torch.float64 if default == "dtype" else torch.float32)
+        with torch.device("meta" if default == "device" else "cpu"):
+            return [run(engine, x, labels, None, margin=2.0) for labels in all_labels]
+
+    all_labels = [torch.arange(120) // n for n in (4, 20, 60, 120)]
+    try:
+        with ThreadPoolExecutor(1) as fresh:
+            found = fresh.submit(with_other_defaults).result()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for a, b in zip(found, wanted, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))

@@ -34,7 +34,7 @@ _FEW_POSITIVES = 8
 _PADDED = _COLUMNS + 16  # numbers from one line to the next: a power of two would halve the speed of products
 LARGE_CLASS = 32  # positives from which a product by class is faster than pair by pair
 _THREADS_NUMBERS = 1 << 24  # most numbers that the threads together hold for themselves per row: 64 MB
-_LARGEST_MARGIN = 1e30
+_LARGEST = 1e30  # margin or distance
 _KINDS = {"squared": _kernels.SQUARED, "euclidean": _kernels.EUCLIDEAN, "cosine": _kernels.COSINE}
 
 
@@ -85,22 +85,35 @@ class SortedBatch:
             kind, order_B, sorted_BD, size_B, norm_B, first_B, last_B, positive_B, most, float(largest), bool(far)
         )
 
+    @property
+    def reach(self) -> float:
+        """No distance is larger."""
+        if self.kind == _kernels.COSINE:
+            return 2.0
+        return 4 * self.largest if self.kind == _kernels.SQUARED else 2 * self.largest**0.5
+
+    def overflows(self, problem: Problem) -> bool:
+        """Whether sums of thresholds or distances may leave float32."""
+        margin = problem.margin
+        if isinstance(margin, Tensor):
+            margin = float(margin.max())
+        return max(margin or 0.0, self.reach) > _LARGEST
+
     def is_plain(self, problem: Problem) -> bool:
         """Whether thresholds in float32, and one product for all negatives, are as good as the tiles' way.
 
-        Not where rows lie far from the origin, nor where the margin is small beside the distances or so large that a
-        sum of thresholds leaves float32. What only the passes find is the matter of `is_lossy`.
+        Not where rows lie far from the origin, nor where the margin is small beside the distances. What only the passes
+        find is the matter of `is_lossy`.
         """
         margin = problem.margin
-        if self.far or (margin is not None and float(torch.as_tensor(margin).max()) > _LARGEST_MARGIN):
+        if self.far:
             return False
         if isinstance(margin, Tensor):
             positive = margin[margin > 0]
             margin = float(positive.min()) if len(positive) else 0.0
         if margin is None or margin == 0:
             return True
-        reach = {_kernels.SQUARED: 4 * self.largest, _kernels.EUCLIDEAN: 2 * self.largest**0.5, _kernels.COSINE: 2.0}
-        return bool(reach[self.kind] * torch.finfo(torch.float32).eps <= 1e-4 * margin)
+        return self.reach * torch.finfo(torch.float32).eps <= 1e-4 * margin
 
     def is_lossy(self, found: int, problem: Problem) -> bool:
         """Whether what a pass found is better left to the tiles.
@@ -189,8 +202,8 @@ class SortedBatch:
         going = [True]
 
         def of_thread(thread: int) -> None:
-            lines = _scratch(self.strip_rows)
-            lines_array = lines.numpy()
+            lines_array = _scratch(self.strip_rows)
+            lines = torch.from_numpy(lines_array)
             for strip, x_RD in enumerate(strips):
                 turn = strip % (2 * threads)  # there and back, as later strips are shorter
                 if thread != min(turn, 2 * threads - 1 - turn):
@@ -230,11 +243,14 @@ class SortedBatch:
         return torch.from_numpy(out_BD)
 
 
-def _scratch(rows: int) -> Tensor:
-    """The thread's own lines for one block (at most 1 MB), kept from call to call."""
+def _scratch(rows: int) -> Array:
+    """The thread's own lines for one block (at most 1 MB), kept from call to call.
+
+    An array: a tensor that is made inside `torch.inference_mode` could not be written to outside it.
+    """
     if len(getattr(_own, "lines", ())) < rows:
-        _own.lines = torch.zeros(-(-rows // 4) * 4, _PADDED)  # the passes take up to four lines at a time
-    lines: Tensor = _own.lines
+        _own.lines = np.zeros((-(-rows // 4) * 4, _PADDED), np.float32)  # the passes take up to four lines at a time
+    lines: Array = _own.lines
     return lines
 
 

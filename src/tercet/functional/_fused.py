@@ -52,17 +52,19 @@ def reduce_triplets(
 ) -> Sums | None:
     """As `_tiles.reduce_triplets`, for calls that `can_reduce` accepts.
 
-    None where classes are so large that [B, K] would be more than memory allows, and, unless `anyhow`, where the rows
-    are such that float32 thresholds would cost accuracy that the tiles keep.
+    None where classes are so large that [B, K] would be more than memory allows or numbers so large that sums overflow,
+    and, unless `anyhow`, where the rows are such that float32 thresholds would cost accuracy that the tiles keep.
     """
     if len(x_BD) == 0:
-        empty_B = torch.zeros(0, dtype=torch.int64)
+        empty_B = x_BD.new_zeros(0, dtype=torch.int64)
         return Sums(x_BD.new_zeros(0), empty_B, empty_B.clone(), torch.zeros_like(x_BD), None)
     batch = SortedBatch.of(x_BD, problem)
-    if len(x_BD) * batch.positives > _KEPT_NUMBERS or not (anyhow or batch.is_plain(problem)):
+    if len(x_BD) * batch.positives > _KEPT_NUMBERS or batch.overflows(problem):
+        return None
+    if not (anyhow or batch.is_plain(problem)):
         return None
     if batch.positives == 0:
-        kept_B = torch.zeros(len(x_BD), dtype=torch.int64)
+        kept_B = x_BD.new_zeros(len(x_BD), dtype=torch.int64)
         return Sums(x_BD.new_zeros(len(x_BD)), kept_B, kept_B.clone(), torch.zeros_like(x_BD), None)
     reduce = _all_triplets if problem.mining == "all" else _chosen_triplets
     return reduce(batch, problem, gradient, weight_B, mean_per_anchor, anyhow)
@@ -108,7 +110,7 @@ class _Gradient:
         self.strips = batch.in_strips(self.dx_BD)
         # A strip's rows are one thread's, but its columns are everyone's. The turned product is the faster one; its
         # lines do not lie a power of two apart.
-        self.turned_HDB = torch.empty(threads, width, rows + 16 + rows % 2)
+        self.turned_HDB = self.x_BD.new_empty(threads, width, rows + 16 + rows % 2)
         self.places_H: list[Sequence[Tensor]] = [()] * threads
 
     def add_block(self, thread: int, block: Block) -> None:
@@ -146,7 +148,7 @@ class _Gradient:
     def _add_large_classes(self, g_BK: Array) -> None:
         def of_class(first: int, last: int) -> None:
             x_ND = self.x_BD[first:last]
-            g_NN = torch.empty(last - first, last - first)
+            g_NN = x_ND.new_empty(last - first, last - first)
             _kernels.positive_coefficients(g_BK, first, self.batch.kind, g_NN.numpy())
             self.dx_BD[first:last].addmm_(g_NN, x_ND, alpha=self.scale)
 

@@ -30,6 +30,14 @@ def compiled(function):
         return njit(fastmath=_MATH, nogil=True)(function)
 
 
+def exactly(function):
+    """Compiled, with every operation as it is written; said, or it would be compiled as its caller is."""
+    try:
+        return njit(fastmath=False, nogil=True, cache=True)(function)
+    except RuntimeError:
+        return njit(fastmath=False, nogil=True)(function)
+
+
 ZERO, ONE, TWO, HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
 WIDTH = 480
 PART = WIDTH + 16  # from one part of a scratch line to the next: not a multiple of 4 KB, or loads would wait for stores
@@ -132,6 +140,13 @@ def sort_by_class(labels_B, order_B, first_B, last_B, positive_B):
     return most
 
 
+@exactly
+def _divide(x_D, by, out_D):
+    """Not by a product with 1 / by, which is beyond float32 where `by` is near the smallest of numbers."""
+    for c in range(x_D.shape[0]):
+        out_D[c] = x_D[c] / by
+
+
 @compiled
 def prepare_rows(x_BD, order_B, kind, sorted_BD, size_B, norm_B):
     """Rows in sorted order (cosine: over their norm, a zero row stays zero), their squared sizes and norms.
@@ -148,10 +163,9 @@ def prepare_rows(x_BD, order_B, kind, sorted_BD, size_B, norm_B):
             for c in range(width):
                 scale = max(scale, abs(x_D[c]))
             if scale > ZERO:
+                _divide(x_D, scale, out_D)
                 for c in range(width):
-                    part = x_D[c] / scale
-                    squares += part * part
-                    out_D[c] = part
+                    squares += out_D[c] * out_D[c]
                 root = np.sqrt(squares)
                 for c in range(width):
                     out_D[c] /= root
@@ -286,6 +300,9 @@ def finish_rows(dx_BD, x_BD, norm_B, order_B, kind, lo, hi, out_BD):
         along = ZERO
         for c in range(x_BD.shape[1]):
             along += dx_BD[i, c] * x_BD[i, c]
-        factor = ONE / norm_B[i] if norm_B[i] > ZERO else ZERO
         for c in range(x_BD.shape[1]):
-            out_D[c] = (dx_BD[i, c] - along * x_BD[i, c]) * factor
+            out_D[c] = dx_BD[i, c] - along * x_BD[i, c]
+        if norm_B[i] > ZERO:
+            _divide(out_D, norm_B[i], out_D)
+        else:
+            out_D[:] = ZERO

@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numba import njit
 from torch import Tensor
 
-from tercet.functional._kernels import COSINE, EUCLIDEAN, SQUARED, compiled
+from tercet.functional._kernels import COSINE, EUCLIDEAN, SQUARED, compiled, exactly
 from tercet.functional._threads import share
 
 __all__ = [
@@ -42,16 +41,9 @@ def run(work: Callable[..., None], rows: int, cost: int, *arguments: object) -> 
     share(lambda lo, hi, _: work(lo, hi, *given), rows, cost)
 
 
-def _exactly(function):
-    """Compiled, with sums in the order written: (d_ap - d_an) + margin must not become (d_ap + margin) - d_an."""
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # nowhere to keep compiled code
-        return njit(nogil=True)(function)
-
-
-@_exactly
+@exactly
 def _gap(d_ap, d_an, margin):
+    """Not (d_ap + margin) - d_an, which loses a small margin."""
     return (d_ap - d_an) + margin
 
 
@@ -71,7 +63,7 @@ def _count_line(d_ap, margin, none, one, d_W, g_W):
     return total, count
 
 
-@_exactly
+@exactly
 def _sum(mask_W):
     count = 0
     for j in range(mask_W.shape[0]):
@@ -79,14 +71,14 @@ def _sum(mask_W):
     return count
 
 
-@_exactly
+@exactly
 def _only(d_W, mask_W, far, out_W):
     """Distances where the mask is set, `far` elsewhere."""
     for j in range(d_W.shape[0]):
         out_W[j] = d_W[j] if mask_W[j] else far
 
 
-@_exactly
+@exactly
 def _search(d_W, end_K, count_L, g_W):
     """A line against sorted thresholds: the bucket of each distance; the sum of active thresholds times distance."""
     many = end_K.shape[0]
@@ -106,7 +98,7 @@ def _search(d_W, end_K, count_L, g_W):
     return spent
 
 
-@_exactly
+@exactly
 def count_tile(lo, hi, d_TM, positive_TM, negative_TM, margin_T, loss_T, kept_T, active_T, g_TM):
     """All triplets of rows lo..hi: loss, kept and active per anchor, and the gradient on the distances.
 
@@ -189,7 +181,7 @@ def _soft_line(e_ap, e_W, product_W, g_W):
     return total
 
 
-@_exactly
+@exactly
 def soft_tile(lo, hi, d_TM, positive_TM, negative_TM, loss_T, kept_T, g_TM):
     """As `count_tile` with the soft margin: one exponential and one logarithm a pair instead of one a triplet.
 
@@ -256,7 +248,7 @@ def _candidates(d_ap, below, d_W, none, one):
     return count
 
 
-@_exactly
+@exactly
 def nearest_beyond(lo, hi, d_TM, negative_TM, column_TK, real_TK, width_T, nearest_TK, found_TK):
     """For each positive of rows lo..hi the nearest negative beyond it by less than `width`; the lowest column at ties.
 
@@ -333,7 +325,7 @@ def product_distances(lo, hi, d_TM, size_T, size_M, x_TD, y_MD, least, root):
                 d_TM[i, j] = np.sqrt(d_TM[i, j])
 
 
-@_exactly
+@exactly
 def label_masks(lo, hi, labels_T, labels_M, self_T, positive_TM, negative_TM):
     """Who is positive and who is negative to each anchor, itself neither; rows that are no anchors have nobody."""
     others = labels_M.shape[0]

@@ -140,7 +140,7 @@ class RelationTable:
             assert self.labels_B is not None and self.other_labels_M is not None
             passes = compiled_lines(self_T)
             if passes is not None:
-                masks = torch.empty(2, len(self_T), self.others, dtype=torch.bool)
+                masks = self_T.new_empty(2, len(self_T), self.others, dtype=torch.bool)
                 given = (self.labels_B[rows], self.other_labels_M, self_T, masks[0], masks[1])
                 passes.run(passes.label_masks, len(self_T), masks[0].numel(), *given)
                 return masks[0], masks[1]

@@ -242,7 +242,7 @@ def _reduce(
         if engine == "fused":
             raise InvalidOption(
                 'engine="fused" does labels without reference, relation or swap, in float32 on the CPU, without draws, '
-                'and "all" without the soft margin'
+                'and "all" without the soft margin; no margins or distances beyond 1e30, no very large classes'
             )
     return _tiles.reduce_triplets(
         x_BD, y_MD, problem, gradient=gradient, weight_B=weight_B, mean_per_anchor=mean_per_anchor
