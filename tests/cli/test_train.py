@@ -73,6 +73,21 @@ def test_options_of_scale_reach_the_training(run, digits: Path, tmp_path: Path) 
     assert run(*again, "--chunk", "20").code == 0, "how a batch is computed may change"
 
 
+def test_batches_by_the_categories_of_a_manifest(run, digits: Path, tmp_path: Path) -> None:
+    lines = ["path,identity,category"]
+    for folder in sorted(path for path in digits.iterdir() if path.is_dir()):
+        kind = "even" if int(folder.name[-1]) % 2 == 0 else "odd"
+        lines += [f"{file},{folder.name},{kind}" for file in sorted(folder.glob("*.png"))[:12]]
+    manifest = tmp_path / "kinds.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    words = ("--task", "digits", "--epochs", "1", "--categories", "1", "--batch-size", "8", "--json")
+    ended = run("train", manifest, "--out", tmp_path / "run", *words)
+    assert ended.code == 0, ended.err
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["settings"]["categories"] == 1
+    manifest.write_text("\n".join(lines).replace(",category", ",kinds") + "\n")
+    assert run("train", manifest, "--out", tmp_path / "none", *words).refused("no sample has a category")
+
+
 def test_tensorboard_files_are_written_beside_the_history(run, digits: Path, tmp_path: Path, monkeypatch) -> None:
     out = tmp_path / "run"
     words = ("train", digits / "digits.csv", "--task", "digits", "--epochs", "0.5", "--tensorboard")
