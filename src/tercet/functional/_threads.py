@@ -26,6 +26,7 @@ def on_one_core(x_BD: Tensor, y_MD: Tensor | None) -> Iterator[None]:
     """Let torch work in the calling thread alone where the batch is small.
 
     To wake the others takes up to 0.5 ms an operation, several times as long as a product of 128 rows.
+    torch's number is the process's: a thread that first uses torch in just that moment keeps to one core.
     """
     threads = torch.get_num_threads()
     rows = len(x_BD) if y_MD is None else len(y_MD)
