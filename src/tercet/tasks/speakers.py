@@ -67,6 +67,8 @@ TASK = Task(
     front_end=AudioFrontEnd(),
     encoder=SpeechEncoderConfig(),
     augment=augment,
-    settings=Settings(minutes=5.0, identities_per_batch=24, samples_per_identity=4, validations=8),
+    settings=Settings(
+        minutes=5.0, identities_per_batch=24, samples_per_identity=4, validations=8, margin="auto", mining="auto"
+    ),
     layouts=LAYOUTS,
 )
