@@ -30,5 +30,5 @@ TASK = Task(
     front_end=ImageFrontEnd(48, 48, 1, fit="pad"),
     encoder=ConvEncoderConfig(1, 48, 48, pool="flatten"),
     augment=augment,
-    settings=Settings(minutes=5.0, identities_per_batch=32, margin="auto", mining="auto"),
+    settings=Settings(minutes=5.0, identities_per_batch=32),
 )

@@ -28,7 +28,7 @@ TASK = Task(
     front_end=ImageFrontEnd(64, 64, 1),
     encoder=ConvEncoderConfig(1, 64, 64, pool="flatten", flip_test=True),
     augment=augment,
-    settings=Settings(minutes=2.0, margin="auto", mining="auto"),
+    settings=Settings(minutes=2.0),
     layouts=(
         Layout(
             "vggface2",

@@ -28,7 +28,7 @@ TASK = Task(
     front_end=ImageFrontEnd(64, 64, 3),
     encoder=ConvEncoderConfig(3, 64, 64),
     augment=augment,
-    settings=Settings(minutes=10.0, margin="auto", mining="auto"),
+    settings=Settings(minutes=10.0),
     layouts=(
         Layout(
             "cub",

@@ -67,8 +67,6 @@ TASK = Task(
     front_end=AudioFrontEnd(),
     encoder=SpeechEncoderConfig(),
     augment=augment,
-    settings=Settings(
-        minutes=5.0, identities_per_batch=24, samples_per_identity=4, validations=8, margin="auto", mining="auto"
-    ),
+    settings=Settings(minutes=5.0, identities_per_batch=24, samples_per_identity=4, validations=8),
     layouts=LAYOUTS,
 )
