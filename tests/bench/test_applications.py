@@ -26,6 +26,7 @@ def applications(monkeypatch):
     return module
 
 
+@pytest.mark.long
 def test_every_system_is_scored_on_the_same_identities_and_nothing_is_repeated(
     applications, tmp_path, monkeypatch, capsys
 ):

@@ -56,7 +56,13 @@ def test_python_runs(page: str, code: str, demo_run: Path, monkeypatch: pytest.M
         exec(compile(code, page, "exec"), {})
 
 
-@pytest.mark.parametrize("page", sorted({page for page, _ in blocks("sh")}))
+def shell_pages() -> list[object]:
+    # Those of benchmarks.md, which take long, are run by tests/cli/test_bench.py too.
+    pages = sorted({page for page, _ in blocks("sh")})
+    return [pytest.param(page, marks=[pytest.mark.long] if page == "benchmarks.md" else []) for page in pages]
+
+
+@pytest.mark.parametrize("page", shell_pages())
 def test_the_shell_blocks_of_a_page_run_on_small_data(
     page: str, demo_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,12 +53,12 @@ def test_float32_is_near_float64(distance, rows_per_class):
 
 
 @pytest.mark.parametrize("scale", [0.05, 1.0, 9.0, 40.0])
-@pytest.mark.parametrize("rows_per_class", [3, 40])
+@pytest.mark.parametrize("rows_per_class", [3, 22])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_soft_margin(scale, rows_per_class, dtype):
     """Distances of a hundredth, where losses are log 2, to thousands, where exponentials overflow or vanish."""
-    x = scale * torch.randn(80, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    labels = torch.arange(80) // rows_per_class
+    x = scale * torch.randn(44, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    labels = torch.arange(44) // rows_per_class
     for reduction in ("sum", "active"):  # a loss that vanishes in float32 is active all the same
         results = []
         for function, rows in (
