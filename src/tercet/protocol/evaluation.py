@@ -50,7 +50,7 @@ class Evaluation:
     """The figures of a model, as `tercet evaluate --json` prints them.
 
     Args:
-        figures: The model's; the contract's keys.
+        figures: The model's; by the names that `--json` prints.
         intervals: 95 % intervals by bootstrap over identities, in the nesting of the figures: {"ci95": [low, high]},
             null where there is none.
         baselines: The same figures for the front end's baseline (such as "raw_pixels"), "untrained", and where the
