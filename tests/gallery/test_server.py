@@ -30,6 +30,7 @@ def attempts(gallery: Gallery) -> Iterator[Any]:
     yield lambda: gallery.forget("p1")
 
 
+@pytest.mark.long  # two seconds are an age here, and may be too few on a busy machine
 def test_a_server_that_hangs_is_told_in_one_line_and_used_again_when_it_goes_on(
     running_server: Any, tmp_path: Path, impatient: None
 ) -> None:
@@ -50,6 +51,7 @@ def test_a_server_that_hangs_is_told_in_one_line_and_used_again_when_it_goes_on(
         assert gallery.search(people(3, 2)[0].vector, 1)[0].identity == "p0"
 
 
+@pytest.mark.long
 def test_what_a_killed_server_has_acknowledged_is_there_when_it_is_started_again(
     running_server: Any, tmp_path: Path, impatient: None
 ) -> None:
@@ -78,7 +80,8 @@ def test_an_engine_that_gives_no_answer_in_time_is_told_in_one_line(
     with open_gallery(str(place), model="m", dimension=D, create=True) as gallery:
         gallery.enroll(people(3, 2))
         with monkeypatch.context() as hurry:
-            hurry.setattr("tercet.gallery.store._STRONG", {"consistency_level": "Strong", "timeout": 1e-6})
+            # Due before it is asked: however fast the machine, no answer is in time.
+            hurry.setattr("tercet.gallery.store._STRONG", {"consistency_level": "Strong", "timeout": -1.0})
             with pytest.raises(GalleryError, match=r"g\.db: cannot be searched \(no answer within 30 s"):
                 gallery.search(people(1, 1)[0].vector, 1)
         assert len(gallery.search(people(1, 1)[0].vector, 10)) == 6
