@@ -10,7 +10,7 @@ import torch
 from tercet.errors import RunError
 from tercet.functional.options import MINING
 from tercet.train.care import Care
-from tercet.train.doctor import Doctor
+from tercet.train.doctor import Doctor, Verdict
 from tercet.train.vitals import Vitals
 
 HEALTHY = Vitals(
@@ -56,7 +56,7 @@ def test_in_health_nothing_is_said():
 )
 def test_each_sign_is_named_once_and_never_called_healthy_where_it_is_not(sign, kind, alarm):
     doctor = Doctor()
-    kinds, verdict = looks(doctor, replace(HEALTHY, **sign))
+    kinds, verdict = looks(doctor, replace(HEALTHY, **sign), 120)
     assert kinds == [kind]
     assert verdict.alarm == alarm
     assert [remark.kind for remark in doctor.remarks] == [kind]
@@ -98,7 +98,7 @@ FOURS = torch.arange(32) // 4
         (twice, FOURS, "conflict", 0),
         (lambda x_BD: x_BD * 11, FOURS, "drift", 8),
         (on_one_line, FOURS, "few-directions", 7),
-        (lambda x_BD: torch.ones_like(x_BD), FOURS, "collapse", 7),
+        (lambda x_BD: torch.ones_like(x_BD), FOURS, "collapse", 8),
         (lambda x_BD: x_BD * math.nan, FOURS, "not-finite", 0),
         (lambda x_BD: torch.eye(16)[FOURS] + 1e-3 * x_BD, FOURS, "idle", 7),
     ],
@@ -107,7 +107,7 @@ def test_each_finding_from_embeddings_and_labels_as_a_training_has_them(change, 
     """The first step at which it is named: one batch is enough where a single odd one could not be the cause."""
     care, said = Care("semihard"), []
     for step in range(12):
-        x_BD = sphere() if kind == "drift" and step == 0 else change(sphere())
+        x_BD = sphere() if kind in ("drift", "collapse") and step == 0 else change(sphere())
         _, verdict = care.look(
             step, x_BD, labels_B, loss=x_BD.mean() * 0 + 0.2, margin=0.2, distance="squared", gradient_norm=1.0
         )
@@ -156,10 +156,24 @@ def test_shrinking_is_seen_before_it_has_collapsed():
 
 
 def test_a_loss_at_a_margin_far_above_all_distances_is_a_collapse_whatever_the_width():
-    kinds, _ = looks(Doctor(), replace(HEALTHY, distance=0.04, to_margin=0.01), mean_over_margin=0.1)
+    doctor = Doctor()
+    looks(doctor, HEALTHY, 1)
+    kinds, _ = looks(doctor, replace(HEALTHY, distance=0.04, to_margin=0.01), mean_over_margin=0.1)
     assert "collapse" in kinds
     # a loss that passes the margin on its way down is not
     assert looks(Doctor(), replace(HEALTHY, to_margin=0.01))[0] == []
+
+
+def test_embeddings_that_begin_close_together_are_given_the_time_to_leave():
+    """As those of a pretrained transformer with a new head do: its warm-up is no collapse."""
+    close = replace(HEALTHY, distance=0.008, to_margin=0.01)
+    doctor = Doctor()
+    assert looks(doctor, close, 99) == ([], Verdict((), None))
+    assert looks(doctor, HEALTHY, 20)[0] == []
+    assert "collapse" in looks(doctor, close, 8)[0]  # it had left: this is a collapse, and seen as soon as any
+    assert looks(Doctor(), close, 100)[1].alarm == "collapse"
+    doctor.recovered()  # the weights may be those that it began with
+    assert looks(doctor, close, 99)[1].alarm is None
 
 
 def test_a_burst_and_a_drift():

@@ -19,6 +19,7 @@ from tercet.train.vitals import Vitals
 __all__ = ["Doctor", "Remark", "Verdict"]
 
 _PATIENCE: Final = 8  # looks in a row that must agree before anything is said that a single odd batch could cause
+_BEGINNING: Final = 100  # the same for embeddings that have been near one point since the first look: some begin there
 _COLLAPSED: Final = 0.01  # mean distance, in units of chance, of what is one point for all purposes
 _SHRUNK: Final = 0.25  # of the largest mean distance so far: with a loss at the margin, on the way to one point
 _AT_MARGIN: Final = 0.05  # a relative distance of the loss to the margin that counts as being there
@@ -96,6 +97,7 @@ class Doctor:
         first_norm: The mean length of the embeddings at the first look.
         looks: How many looks there were.
         healthy: Whether the last look found weights that are good ones to come back to.
+        apart: Whether the embeddings have ever been further apart than a collapsed one's, so that they can collapse.
         counts: For each kind of trouble, the looks in a row that showed it.
         remarks: What has been said.
     """
@@ -105,6 +107,7 @@ class Doctor:
     first_norm: float = 0.0
     looks: int = 0
     healthy: bool = False
+    apart: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
 
@@ -127,12 +130,14 @@ class Doctor:
         at_margin = abs(vitals.to_margin) < _AT_MARGIN and mean_over_margin < _SHRUNK
         stuck = vitals.to_margin > -_AT_MARGIN and vitals.distance < _SHRUNK * self.most_distance
         has_triplets = not math.isnan(vitals.active)
+        one_point = vitals.distance < _COLLAPSED or at_margin
+        self.apart |= has_triplets and not one_point
         found = {
             "no-positive": vitals.without_positive == 1,
             "no-negative": vitals.without_negative == 1,
             "few-positives": 0.5 < vitals.without_positive < 1,
             "not-finite": not finite,
-            "collapse": has_triplets and (vitals.distance < _COLLAPSED or at_margin),
+            "collapse": has_triplets and one_point,
             "shrinking": has_triplets and stuck,
             "burst": self.looks > 20 and gradient_norm > _BURST * self.usual_gradient > 0,
             "few-directions": has_triplets and vitals.rank < _FEW_DIRECTIONS,
@@ -143,15 +148,17 @@ class Doctor:
         if finite:
             weight = max(0.02, 1 / self.looks)
             self.usual_gradient += weight * (gradient_norm - self.usual_gradient)
-        at_once = ("no-positive", "no-negative", "not-finite", "burst", "conflict")
+        # A transformer with a new head may begin with all embeddings close together, and needs its warm-up to leave.
+        patience = dict.fromkeys(found, _PATIENCE) | {"collapse": _PATIENCE if self.apart else _BEGINNING}
+        patience |= dict.fromkeys(("no-positive", "no-negative", "not-finite", "burst", "conflict"), 1)
         told = []
         for kind, is_so in found.items():
             self.counts[kind] = self.counts.get(kind, 0) + 1 if is_so else 0
-            if self.counts[kind] == (1 if kind in at_once else _PATIENCE) and not self._told(kind):
+            if self.counts[kind] >= patience[kind] and not self._told(kind):
                 told.append(Remark(step, kind, _TEXTS[kind]))
         self.remarks += told
         alarming = ("not-finite", "collapse", "shrinking")
-        alarm = next((kind for kind in alarming if self.counts[kind] >= (1 if kind in at_once else _PATIENCE)), None)
+        alarm = next((kind for kind in alarming if self.counts[kind] >= patience[kind]), None)
         troubled = any(found[kind] for kind in (*alarming, "few-directions", "burst"))
         # Half the way to "shrinking" is no place to come back to: the same way down would begin there again.
         roomy = vitals.distance > 2 * _SHRUNK * self.most_distance
@@ -166,7 +173,7 @@ class Doctor:
 
     def recovered(self) -> None:
         """Begin counting anew: the weights have gone back to where they were good."""
-        self.counts, self.most_distance, self.healthy = {}, 0.0, False
+        self.counts, self.most_distance, self.healthy, self.apart = {}, 0.0, False, False
 
     def to_json(self) -> dict[str, Any]:
         """The state as plain JSON values."""
