@@ -58,7 +58,7 @@ def test_it_comes_first_and_then_triplets_do(people, tmp_path):
     out = train(people, tiny_plan(epochs=4, warm_start=6), tmp_path / "run")
     assert json.loads((out / "run.json").read_text())["training"]["warm_start"] == 6
     modes = told(out, "mining")
-    assert modes and all(mode == ("softmax" if step <= 6 else "semihard") for step, mode in modes)
+    assert modes and all(mode == ("softmax" if step <= 6 else "all") for step, mode in modes)
     plain = train(people, tiny_plan(epochs=4), tmp_path / "plain")
     assert weights(out).keys() == weights(plain).keys() and not equal(weights(out), weights(plain))
 

@@ -82,7 +82,7 @@ def train(
     margin: Annotated[
         str | None,
         typer.Option(
-            help="Margin of the triplet loss: a number, soft, or auto (it follows the distances).", show_default="0.2"
+            help="Margin of the triplet loss: a number, soft, or auto (it follows the distances).", show_default="auto"
         ),
     ] = None,
     mining: Annotated[

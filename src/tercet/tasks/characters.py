@@ -7,7 +7,7 @@ import torch
 from tercet.data import ImageFrontEnd
 from tercet.encoders import ConvEncoderConfig
 from tercet.tasks.task import Task
-from tercet.train.augment import affine, erase, light, skew_identities
+from tercet.train.augment import affine, erase, identity_skews, light
 from tercet.train.plan import Settings
 
 __all__ = ["TASK"]
@@ -18,8 +18,8 @@ def augment(x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Gener
 
     Nothing is mirrored: b is no d.
     """
-    x_BCHW = skew_identities(x_BCHW, labels_B, generator, share=0.5, strength=0.3)
-    x_BCHW = affine(x_BCHW, generator, shift=0.08, zoom=(0.85, 1.2), stretch=0.2, degrees=12, skew=0.1)
+    skews = identity_skews(labels_B, generator, share=0.5, strength=0.3)
+    x_BCHW = affine(x_BCHW, generator, shift=0.08, zoom=(0.85, 1.2), stretch=0.2, degrees=12, skew=0.1, skews_B22=skews)
     x_BCHW = light(x_BCHW, generator, contrast=0.2, brightness=0.1)
     return erase(x_BCHW, generator, side=0.3)
 

@@ -8,7 +8,7 @@ from tercet.data import ImageFrontEnd
 from tercet.data import picture_layouts as published
 from tercet.encoders import ConvEncoderConfig
 from tercet.tasks.task import Layout, Task
-from tercet.train.augment import affine, erase, light, skew_identities
+from tercet.train.augment import affine, erase, identity_skews, light
 from tercet.train.plan import Settings
 
 __all__ = ["TASK"]
@@ -16,8 +16,8 @@ __all__ = ["TASK"]
 
 def augment(x_BCHW: torch.Tensor, labels_B: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Make other faces of the few there are, by their proportions; then mirror, move, light and cover each a little."""
-    x_BCHW = skew_identities(x_BCHW, labels_B, generator, share=0.8, strength=0.2)
-    x_BCHW = affine(x_BCHW, generator, shift=0.06, zoom=(0.9, 1.15), stretch=0.1, degrees=8, flip=True)
+    skews = identity_skews(labels_B, generator, share=0.8, strength=0.2)
+    x_BCHW = affine(x_BCHW, generator, shift=0.06, zoom=(0.9, 1.15), stretch=0.1, degrees=8, flip=True, skews_B22=skews)
     x_BCHW = light(x_BCHW, generator, contrast=0.3, brightness=0.2, slope=0.2)
     return erase(x_BCHW, generator, side=0.4)
 

@@ -76,9 +76,9 @@ class Settings:
     identities_per_batch: int = 16
     samples_per_identity: int = 4
     forgeries_per_identity: int = 2
-    margin: float | Literal["auto", "soft"] = 0.2
+    margin: float | Literal["auto", "soft"] = "auto"
     distance: str = "squared"
-    mining: str = "semihard"
+    mining: str = AUTO_MINING
     reduction: str = "active"
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
