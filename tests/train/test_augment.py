@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tercet.train.augment import affine, erase, identity_skews, light, stroke, tint
+from tercet.train.augment import affine, erase, identity_skews, light, stroke
 
 
 def seeded(seed=0):
@@ -15,7 +15,7 @@ def pictures(batch=6, channels=3, height=12, width=16):
 CHANGES = {
     "affine": lambda x, g: affine(x, g, shift=0.2, zoom=(0.8, 1.3), stretch=0.2, degrees=20, skew=0.1, flip=True),
     "light": lambda x, g: light(x, g, contrast=0.4, brightness=0.3, slope=0.3),
-    "tint": lambda x, g: tint(x, g, strength=0.3),
+    "tint": lambda x, g: light(x, g, tint=0.3),
     "erase": lambda x, g: erase(x, g, side=0.6, share=1.0),
 }
 
@@ -40,8 +40,22 @@ def test_no_change_asked_for_is_no_change():
     x = pictures()
     torch.testing.assert_close(affine(x, seeded()), x, rtol=0, atol=1e-5)
     torch.testing.assert_close(light(x, seeded()), x, rtol=0, atol=1e-6)
-    torch.testing.assert_close(tint(x, seeded(), strength=0.0), x, rtol=0, atol=1e-6)
     assert torch.equal(erase(x, seeded(), side=0.5, share=0.0), x)
+
+
+def test_light_is_the_tint_first_then_contrast_about_the_mean_and_brightness():
+    x = 0.3 * pictures()
+    batch, channels = x.shape[:2]
+    draws = seeded(5)
+    gain = torch.exp(-0.2 + 0.4 * torch.rand(batch, generator=draws)).view(-1, 1, 1, 1)
+    offset = (-0.1 + 0.2 * torch.rand(batch, generator=draws)).view(-1, 1, 1, 1)
+    of_channel = torch.exp(-0.3 + 0.6 * torch.rand(batch * channels, generator=draws)).view(batch, channels, 1, 1)
+    tinted = (x + 1) * of_channel - 1
+    mean = tinted.mean(dim=(1, 2, 3), keepdim=True)
+    wanted = (mean + (tinted - mean) * gain + offset).clamp(-1, 1)
+    torch.testing.assert_close(light(x, seeded(5), contrast=0.2, brightness=0.1, tint=0.3), wanted, rtol=0, atol=1e-5)
+    black = torch.full((4, 3, 5, 5), -1.0)
+    torch.testing.assert_close(light(black, seeded(), tint=0.5), black, rtol=0, atol=1e-6)
 
 
 def test_flip_alone_mirrors_about_half_of_the_pictures_exactly():

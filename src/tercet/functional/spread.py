@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from tercet.functional._compile import full_precision
-from tercet.functional.distances import Geometry
-from tercet.functional.options import DISTANCES, check_choice, check_embeddings, working_dtype
+from tercet.functional.options import DISTANCES, check_choice, check_embeddings
 from tercet.functional.triplets import check_problem
 
 __all__ = ["chance_spread", "negative_spread"]
@@ -70,7 +69,18 @@ def negative_spread(
     named_T = torch.nonzero(labels >= 0)[:, 0]
     rows_T = named_T[:: -(-len(named_T) // _MOST_ANCHORS) or 1]
     rows_S = slice(None, None, -(-len(others) // _MOST_OTHERS) or 1)
-    dtype = working_dtype(embeddings)
-    geometry = Geometry(embeddings[rows_T].to(dtype), others[rows_S].to(dtype), distance)
-    d_N = geometry.tile(slice(None))[labels[rows_T, None] != other_labels[rows_S]].to(torch.float64)
+    # Products in float64 are all the care that a standard deviation needs, and quick at this size.
+    d_TS = _distances(embeddings[rows_T].to(torch.float64), others[rows_S].to(torch.float64), distance)
+    d_N = d_TS[labels[rows_T, None] != other_labels[rows_S]]
     return float(d_N.std(correction=0)) if len(d_N) else None
+
+
+def _distances(x_TD: Tensor, y_SD: Tensor, distance: str) -> Tensor:
+    if distance == "cosine":
+        x_TD, y_SD = (torch.nn.functional.normalize(z, dim=1, eps=1e-300) for z in (x_TD, y_SD))
+        return 1 - x_TD @ y_SD.T
+    centre_D = y_SD.mean(0)
+    x_TD, y_SD = x_TD - centre_D, y_SD - centre_D
+    square_TS = x_TD.square().sum(1, keepdim=True) + y_SD.square().sum(1)
+    square_TS = square_TS.addmm_(x_TD, y_SD.T, alpha=-2.0).clamp_(min=0)
+    return square_TS if distance == "squared" else square_TS.sqrt_()

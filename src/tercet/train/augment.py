@@ -1,6 +1,6 @@
 """Random changes to a batch of training pictures.
 
-Small ones, each picture in its own way, leave it the identity it is: `affine`, `light`, `tint`, `erase`, `stroke`.
+Small ones, each picture in its own way, leave it the identity it is: `affine`, `light`, `erase`, `stroke`.
 Large ones, all pictures of an identity in the same way, make another identity of it: `identity_skews`. A face of other
 proportions is another face; so a few identities in training become many, and the network cannot learn those few by
 heart (after Liu et al., Task Augmentation by Rotating for Meta-Learning, arXiv 2003.00804).
@@ -18,7 +18,7 @@ import math
 import numpy as np
 import torch
 
-__all__ = ["affine", "erase", "identity_skews", "light", "stroke", "tint"]
+__all__ = ["affine", "erase", "identity_skews", "light", "stroke"]
 
 
 def affine(
@@ -75,37 +75,36 @@ def light(
     *,
     contrast: float = 0.0,
     brightness: float = 0.0,
+    tint: float = 0.0,
     slope: float = 0.0,
 ) -> torch.Tensor:
-    """Change contrast (a factor), brightness (an offset) and the fall of light across the picture (a plane).
+    """Change contrast (a factor), brightness (an offset), white balance and the fall of light across the picture.
 
     Args:
         x_BCHW: Pictures.
         generator: Source of the draws.
         contrast: Largest relative change.
         brightness: Largest offset to each side; the whole range of grey is 2.
-        slope: Largest difference between the centre and an edge.
+        tint: The channels are scaled apart, each by exp(+-tint) at most; black stays black.
+        slope: Largest difference between the centre and an edge, of a plane.
     """
-    batch, _, height, width = x_BCHW.shape
-    gain_B = torch.exp(_between(-contrast, contrast, batch, generator))
-    offset_B = _between(-brightness, brightness, batch, generator)
-    gain_B111, offset_B111 = (value.view(-1, 1, 1, 1).to(x_BCHW) for value in (gain_B, offset_B))
-    mean_B111 = x_BCHW.mean(dim=(1, 2, 3), keepdim=True)
-    changed = torch.addcmul(mean_B111 * (1 - gain_B111) + offset_B111, x_BCHW, gain_B111)
+    batch, channels, height, width = x_BCHW.shape
+    gain_B1 = torch.exp(_between(-contrast, contrast, batch, generator)).view(-1, 1).to(x_BCHW)
+    offset_B1 = _between(-brightness, brightness, batch, generator).view(-1, 1).to(x_BCHW)
+    tint_BC = torch.ones(batch, channels)
+    if tint:
+        tint_BC = torch.exp(_between(-tint, tint, batch * channels, generator)).view(batch, channels)
+    tint_BC = tint_BC.to(x_BCHW)
+    # All of it is one factor and one offset for each channel: a pass over the pixels for their mean, and one to change.
+    tinted_mean_B1 = (x_BCHW.mean(dim=(2, 3)) * tint_BC + (tint_BC - 1)).mean(dim=1, keepdim=True)
+    offset_BC = (tint_BC - 1) * gain_B1 + tinted_mean_B1 * (1 - gain_B1) + offset_B1
+    changed = torch.addcmul(offset_BC[..., None, None], x_BCHW, (tint_BC * gain_B1)[..., None, None])
     if slope:
         down_B, across_B = (_between(-slope, slope, batch, generator).to(x_BCHW) for _ in range(2))
         down_BH = down_B[:, None] * torch.linspace(-1, 1, height).to(x_BCHW)
         across_BW = across_B[:, None] * torch.linspace(-1, 1, width).to(x_BCHW)
-        changed = changed + (down_BH[:, None, :, None] + across_BW[:, None, None, :])
+        changed += down_BH[:, None, :, None] + across_BW[:, None, None, :]
     return changed.clamp_(-1, 1)
-
-
-def tint(x_BCHW: torch.Tensor, generator: torch.Generator, *, strength: float) -> torch.Tensor:
-    """Scale the channels apart, as another white balance does: each by exp(+-strength) at most, black stays black."""
-    batch, channels = x_BCHW.shape[:2]
-    gain_BC11 = torch.exp(_between(-strength, strength, batch * channels, generator)).view(batch, channels, 1, 1)
-    gain_BC11 = gain_BC11.to(x_BCHW)
-    return torch.addcmul(gain_BC11 - 1, x_BCHW, gain_BC11).clamp_(-1, 1)
 
 
 def erase(x_BCHW: torch.Tensor, generator: torch.Generator, *, side: float, share: float = 0.5) -> torch.Tensor:
