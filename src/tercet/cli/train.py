@@ -89,7 +89,7 @@ def train(
         str | None,
         typer.Option(
             help="Which triplets of a batch count: all, hard, semihard, ..., or auto (all, then harder).",
-            show_default="by task",
+            show_default="auto",
         ),
     ] = None,
     embedding_dim: Annotated[int | None, typer.Option(help="Width of the embedding.", show_default="by task")] = None,
