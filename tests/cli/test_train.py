@@ -124,6 +124,7 @@ def test_resume_goes_on_with_a_longer_budget_and_with_the_same_options(run, digi
     assert run(*start, "--resume", "--epochs", "2", "--json").code == 0
     assert json.loads((out / "metrics.json").read_text())["steps"] == 2 * steps
     assert run(*start, "--resume", "--margin", "0.5").refused("margin='auto'", "not 0.5")
+    assert run(*start, "--resume", "--mining", "hard").refused("mining='auto'", "not 'hard'")
     assert run(*start, "--resume", "--embedding-dim", "7").refused("embedding_dim")
     assert run(*start, "--resume", "--task", "faces").refused("task='digits', not 'faces'")
     assert run("train", digits, "--out", tmp_path / "none", "--resume").refused("plan.json")
