@@ -66,7 +66,7 @@ def two_each(data: Path, seed: int) -> Manifest:
     several = [name for name, count in manifest.counts().items() if count >= 2]
     order = np.random.default_rng(seed).permutation(several).tolist()
     part = dict.fromkeys(order[:112], "train") | dict.fromkeys(order[112:152], "validation")
-    part |= dict.fromkeys(order[152:272], "test")
+    part |= dict.fromkeys(order[152:], "test")
     taken: dict[str, int] = {}
     rows = []
     for row in manifest.rows:

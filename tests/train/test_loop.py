@@ -22,6 +22,7 @@ from tercet.evaluate import all_pairs, verification
 from tercet.run.files import read_tensors
 from tercet.run.model import embed_rows
 from tercet.train import train
+from tercet.train.validation import Validation
 
 
 def weights(out):
@@ -62,8 +63,9 @@ def test_what_a_run_holds(whole, people):
     assert model.config["training"]["epochs"] == 4
     metrics = json.loads((whole / "metrics.json").read_text())
     assert metrics["steps"] == 12 and metrics["finished"] is True
-    best = min(line["validation_eer"] for line in history(whole) if line["phase"] == "validate")
-    assert metrics["validation"]["eer"] == best
+    validated = [line for line in history(whole) if line["phase"] == "validate"]
+    best = min(validated, key=lambda line: line["validation_eer"] - line["validation_map_at_r"])
+    assert (metrics["validation"]["eer"], metrics["validation"]["step"]) == (best["validation_eer"], best["step"])
     with SampleStore.read(people.of(split.train), model.front_end) as store:
         assert model.split.hashes["train"] == store.hashes
 
@@ -86,10 +88,18 @@ def test_the_best_weights_are_those_that_are_saved_where_later_ones_are_worse(pe
         pairs = all_pairs(x_ND, store.manifest.labels)
     eer = verification(pairs.scores, pairs.genuine).eer
     assert eer == pytest.approx(metrics["validation"]["eer"], abs=1e-9)
-    assert eer < [line["validation_eer"] for line in history(out) if line["phase"] == "validate"][-1]
+    ended = [line for line in history(out) if line["phase"] == "validate"][-1]
+    assert metrics["validation"]["map_at_r"] - eer > ended["validation_map_at_r"] - ended["validation_eer"]
     last = read_tensors(sorted(out.glob("checkpoints/step-*"))[-1] / "tensors.safetensors")
     assert torch.equal(last["best.embed.bias"], weights(out)["embed.bias"])
     assert not torch.equal(last["encoder.embed.bias"], weights(out)["embed.bias"])
+
+
+def test_neither_figure_of_a_validation_alone_chooses_the_weights(people, tmp_path, monkeypatch):
+    figures = iter([(0.30, 0.10), (0.31, 0.18), (0.305, 0.17), (0.40, 0.20)])
+    monkeypatch.setattr(Validation, "score", lambda self, encoder: next(figures))
+    found = json.loads((train(people, tiny_plan(), tmp_path / "run") / "metrics.json").read_text())["validation"]
+    assert found == {"eer": 0.31, "map_at_r": 0.18, "step": 6}
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(whole, people, tmp_path):
@@ -149,6 +159,7 @@ import json, sys
 from synthetic import read_people, tiny_plan
 from pathlib import Path
 from tercet.train import train
+from tercet.train.validation import Validation
 resume = Path(sys.argv[2], "plan.json").is_file()
 train(read_people(Path(sys.argv[1])), tiny_plan(**json.loads(sys.argv[3])), Path(sys.argv[2]), resume=resume)
 """
