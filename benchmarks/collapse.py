@@ -129,15 +129,16 @@ def main() -> None:
     parser.add_argument("--settings", nargs="*", choices=list(SETTINGS), default=list(SETTINGS))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    done = {(line["setting"], line["kind"], line["seed"]) for line in lines(args.out)}
+    done = {(line["setting"], line["kind"], line["seed"], line["epochs"]) for line in lines(args.out)}
     for seed in range(args.seeds):
         for name in args.settings:
             for kind in ("healthy", "plain", "doctor"):
-                if (name, kind, seed) not in done:
+                if (name, kind, seed, args.epochs) not in done:
                     line = {
                         "setting": name,
                         "kind": kind,
                         "seed": seed,
+                        "epochs": args.epochs,
                         **one(name, kind, seed, args.epochs, args.data),
                     }
                     with args.out.open("a") as file:
@@ -146,7 +147,8 @@ def main() -> None:
     print(f"\n{'setting':10}{'training':10}{'seeds':>6}{'collapsed':>11}{'gave up':>9}{'EER % mean':>12}  each")
     for name in SETTINGS:
         for kind in ("healthy", "plain", "doctor"):
-            found = [line for line in lines(args.out) if (line["setting"], line["kind"]) == (name, kind)]
+            wanted = (name, kind, args.epochs)
+            found = [x for x in lines(args.out) if (x["setting"], x["kind"], x["epochs"]) == wanted]
             eer = [100 * line["eer"] for line in found if "eer" in line]
             collapsed = sum(line.get("collapsed", False) for line in found)
             mean = f"{statistics.fmean(eer):.1f}" if eer else "-"

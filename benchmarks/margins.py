@@ -256,10 +256,10 @@ def interval(values: list[float]) -> str:
     return f"{mean:+.1f} ± {half:.1f}"
 
 
-def table(path: Path, mining: str) -> None:
+def table(path: Path, mining: str, steps: int) -> None:
     """Each rule under one mining against the best fixed margin of each set; then the default against each rule."""
     found: dict[tuple[str, str], dict[int, dict]] = {}
-    for line in lines(path):
+    for line in (line for line in lines(path) if line["steps"] == steps):
         if line["mining"] == mining:
             found.setdefault((line["set"], line["rule"]), {})[line["seed"]] = line
         if (line["rule"], line["mining"]) == (OWN, "auto"):
@@ -332,7 +332,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if not args.table:
         sweep(args)
-    table(args.out, args.mining)
+    table(args.out, args.mining, args.steps)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ def one(data: str, bank: str, mining: str, seed: int, epochs: float, folder: Pat
         ConvEncoderConfig(channels, 32, 32, 64, 16, "flatten" if channels == 1 else "average"),
         load_task(task).augment,
         Settings(
-            seed=seed, epochs=epochs, mining=mining, reduction="active", identities_per_batch=8, samples_per_identity=4,
-            **BANKS[bank],
+            seed=seed, epochs=epochs, margin=0.2, mining=mining, reduction="active", identities_per_batch=8,
+            samples_per_identity=4, **BANKS[bank],
         ),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as place:

@@ -101,8 +101,8 @@ def one(data: str, kind: str, seed: int, seconds: float, folder: Path) -> dict[s
             ConvEncoderConfig(channels, 32, 32, 64, 8, "flatten" if channels == 1 else "average"),
             load_task(task).augment,
             Settings(
-                seed=seed, minutes=seconds / 60, reduction="active", identities_per_batch=8, samples_per_identity=4,
-                **KINDS[kind],
+                seed=seed, minutes=seconds / 60, margin=0.2, mining="semihard", reduction="active",
+                identities_per_batch=8, samples_per_identity=4, **KINDS[kind],
             ),
         )  # fmt: skip
         try:

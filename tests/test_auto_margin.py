@@ -176,3 +176,22 @@ def test_wrong_values_are_refused_by_name():
         TripletLoss("automatic")
     with pytest.raises(InvalidInput, match="labels"):
         TripletLoss(AutoMargin())(torch.randn(4, 2), torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1.0, 1e30, 1e200])
+def test_a_cosine_spread_does_not_depend_on_the_length_of_the_rows(scale):
+    x = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(12) // 3
+    assert negative_spread(x * scale, labels, distance="cosine") == pytest.approx(
+        negative_spread(x, labels, distance="cosine"), rel=1e-9
+    )
+
+
+def test_a_batch_beyond_the_range_of_numbers_spoils_nothing_for_good():
+    labels = torch.arange(12) // 3
+    x = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    margin = AutoMargin()
+    margin.observe(x * 1e152, labels, distance="squared")
+    assert margin.value == 0
+    before = margin.observe(x, labels, distance="squared")
+    assert 0 < before < 10

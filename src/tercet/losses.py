@@ -5,6 +5,7 @@ Legend: B rows of the batch, M reference rows, D embedding width, N given triple
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -82,8 +83,9 @@ class AutoMargin(nn.Module):
                 embeddings, labels, distance=distance, reference=reference, reference_labels=reference_labels
             )
             if found is not None:
-                self._seen += 1
                 found = max(found, chance_spread(embeddings, distance=distance))
+            if found is not None and math.isfinite(found):  # one batch out of range spoils nothing for good
+                self._seen += 1
                 # At first the plain mean of what was seen, so that no start value has to be forgotten.
                 self._spread += (found - self._spread) / min(int(self._seen), self.span)
         return self.value

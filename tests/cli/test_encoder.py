@@ -60,6 +60,19 @@ def test_a_run_needs_nothing_but_itself(run, things, networks, tmp_path, kind, f
     assert same == freeze
 
 
+def test_a_network_whose_embeddings_begin_close_together_is_taken_apart_without_an_alarm(
+    run, things, networks, tmp_path
+):
+    """By default: all triplets do not move it, so the semi-hard ones follow, and nothing is taken for a collapse."""
+    out = tmp_path / "run"
+    options = ("--epochs", "35", "--batch-size", "8", "--samples-per-identity", "2", "--task", "images")
+    assert run("train", things, *options, "--encoder", f"timm:{networks['timm']}", "--out", out).code == 0
+    lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["phase"] == "train"]
+    assert trained[0]["mean_negative"] < 0.04 and trained[-1]["mean_negative"] > 0.2
+    assert not [line for line in lines if line["phase"] == "remark" and line["kind"].startswith(("fresh", "collapse"))]
+
+
 def test_the_frozen_figure_is_that_of_the_weights_that_the_run_began_with(run, things, networks, tmp_path):
     out = tmp_path / "run"
     first = run(*training(things, f"timm:{networks['timm']}", out, "--json"))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tercet.errors import InvalidInput
 from tercet.train.augment import affine, erase, identity_skews, light, stroke
 
 
@@ -96,6 +97,8 @@ def test_erase_covers_with_the_mean_and_leaves_the_rest():
     torch.testing.assert_close(erased[changed[:, None].expand_as(x)], mean[changed[:, None].expand_as(x)])
     share = changed.float().mean(dim=(1, 2))
     assert 0.2 < float(share.max()) <= 0.3 and float(share.min()) < 0.05
+    with pytest.raises(InvalidInput, match=r"side must be from 0 to 1, got 1\.5"):
+        erase(x, seeded(), side=1.5)
 
 
 def skew(x, labels, generator, share):

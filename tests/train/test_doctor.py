@@ -176,6 +176,44 @@ def test_embeddings_that_begin_close_together_are_given_the_time_to_leave():
     assert looks(doctor, close, 99)[1].alarm is None
 
 
+def test_one_odd_batch_is_no_departure_and_a_warm_start_tells_nothing_of_it():
+    close = {"distance": 0.02, "to_margin": -0.04}
+    for odd in ({"to_margin": -0.06}, {"to_margin": -0.04, "distance": 0.03}):
+        doctor = Doctor()
+        assert looks(doctor, replace(HEALTHY, **close), 3, mean_over_margin=0.2) == ([], Verdict((), None))
+        looks(doctor, replace(HEALTHY, **close | odd), 1, mean_over_margin=0.3)
+        assert looks(doctor, replace(HEALTHY, **close), 60, mean_over_margin=0.2)[1].alarm is None
+    x_BD = torch.nn.functional.normalize(torch.ones(32, 16) + 0.57 * sphere(), dim=1)
+    care = Care("all")
+    for step in range(80):
+        _, verdict = care.look(
+            step,
+            x_BD,
+            FOURS,
+            loss=torch.tensor(0.5),
+            margin=0.5,
+            distance="squared",
+            gradient_norm=1.0,
+            triplets=step >= 20,
+        )
+        assert verdict.alarm is None and not care.doctor.apart
+    assert care.doctor.counts["collapse"] == 60  # what would be one, had they ever been apart
+
+
+def test_what_has_never_been_apart_does_not_shrink():
+    doctor = Doctor()
+    looks(doctor, replace(HEALTHY, distance=0.03, to_margin=0.0), 4, mean_over_margin=0.3)
+    kinds, verdict = looks(doctor, replace(HEALTHY, distance=0.005, to_margin=0.0), 50, mean_over_margin=0.05)
+    assert kinds == [] and verdict.alarm is None
+
+
+def test_a_state_from_before_it_was_known_has_been_apart_where_its_distances_have():
+    for most, apart in ((0.9, True), (0.02, False)):
+        old = Doctor(most_distance=most).to_json()
+        del old["apart"], old["away"]
+        assert Doctor.from_json(old).apart == apart
+
+
 def test_a_burst_and_a_drift():
     doctor = Doctor()
     looks(doctor, HEALTHY, 30)
@@ -202,7 +240,8 @@ def test_an_alarm_goes_one_stage_back_slows_down_and_is_given_up_after_the_third
     assert care.mining_now == "semihard" and care.rate == pytest.approx(0.5) and "'semihard'" in first.text
     care.alarm(200, "collapse", learning_rate=1e-3)
     care.alarm(300, "shrinking", learning_rate=1e-3)
-    assert care.mining_now == "all" and care.highest == 0 and care.rate == pytest.approx(0.125)
+    # semi-hard to all; and from all triplets, which do not leave a point, back to the semi-hard
+    assert care.mining_now == "semihard" and care.highest == 1 and care.rate == pytest.approx(0.125)
     with pytest.raises(RunError, match="given up at step 400 after 3 fresh starts"):
         care.alarm(400, "collapse", learning_rate=1e-3)
 
@@ -226,7 +265,7 @@ def test_mining_that_the_user_named_stays_until_an_alarm_makes_it_easier(mining)
     assert care.mining_now == mining
     before = care.stage
     care.alarm(1, "collapse", learning_rate=1e-3)
-    assert care.mining_now == (mining if before == 0 else ("all", "semihard")[before - 1])
+    assert care.mining_now == ("semihard", "all", "semihard")[before]
     assert f"{care.mining_now!r}" in care.doctor.remarks[-1].text
 
 
@@ -241,3 +280,20 @@ def test_auto_mining_hardens_as_fewer_are_active_but_not_beyond_where_it_failed(
     for _ in range(400):
         care._advance(replace(HEALTHY, active=0.01))
     assert care.mining_now == "semihard"
+
+
+def test_auto_mining_leaves_all_triplets_where_they_do_not_take_the_embeddings_apart():
+    close = replace(HEALTHY, distance=0.02, active=1.0)
+    care = Care()
+    for _ in range(24):
+        care._advance(close)
+    assert care.mining_now == "all"
+    care._advance(close)
+    assert care.mining_now == "semihard"
+    for _ in range(200):
+        care._advance(close)
+    assert care.mining_now == "semihard"
+    leaving = Care()
+    for step in range(200):
+        leaving._advance(close if step % 25 < 24 else replace(close, distance=0.2))
+    assert leaving.mining_now == "all"

@@ -50,7 +50,7 @@ def margin(
         float | None, typer.Option(help="Of the sweep: for each training.", show_default="by task")
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Or so many passes over the data.", show_default=False)] = None,
-    mining: Annotated[str | None, typer.Option(help="Of the sweep.", show_default="by task")] = None,
+    mining: Annotated[str | None, typer.Option(help="Of the sweep.", show_default="auto")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the sweep: the first seed.")] = 0,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it: .png, .svg or .pdf.", show_default=False)

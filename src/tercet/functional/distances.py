@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Geometry", "compiled_lines"]
+__all__ = ["Geometry", "compiled_lines", "unit_rows"]
 
 # Direct sums hold [rows, columns, D] at a time: this many numbers at most.
 _DIRECT_NUMBERS = 1 << 20
@@ -51,8 +51,8 @@ class Geometry:
     def __init__(self, x_BD: Tensor, y_MD: Tensor | None, distance: str) -> None:
         self.distance = distance
         if distance == "cosine":
-            self.x_BD, self._x_norm_B1 = _unit_rows(x_BD)
-            self.y_MD, self._y_norm_M1 = (self.x_BD, self._x_norm_B1) if y_MD is None else _unit_rows(y_MD)
+            self.x_BD, self._x_norm_B1 = unit_rows(x_BD)
+            self.y_MD, self._y_norm_M1 = (self.x_BD, self._x_norm_B1) if y_MD is None else unit_rows(y_MD)
         else:
             self.x_BD, self.y_MD = x_BD, x_BD if y_MD is None else y_MD
         self.same = y_MD is None
@@ -187,8 +187,8 @@ class Geometry:
         return d_TM
 
 
-def _unit_rows(x_BD: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows over their norm, and the norm; a zero row stays zero. Scaled first: no square overflows."""
+def unit_rows(x_BD: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows [B, D] over their norm, and the norm [B, 1]; a zero row stays zero. Scaled first: no square overflows."""
     scale_B1 = x_BD.abs().amax(1, keepdim=True) if x_BD.numel() else x_BD.new_zeros(len(x_BD), 1)
     scaled_BD = x_BD / torch.where(scale_B1 > 0, scale_B1, torch.ones_like(scale_B1))
     norm_B1 = scaled_BD.square().sum(1, keepdim=True).sqrt()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tercet.functional._compile import full_precision
+from tercet.functional.distances import unit_rows
 from tercet.functional.options import DISTANCES, check_choice, check_embeddings
 from tercet.functional.triplets import check_problem
 
@@ -77,7 +78,7 @@ def negative_spread(
 
 def _distances(x_TD: Tensor, y_SD: Tensor, distance: str) -> Tensor:
     if distance == "cosine":
-        x_TD, y_SD = (torch.nn.functional.normalize(z, dim=1, eps=1e-300) for z in (x_TD, y_SD))
+        x_TD, y_SD = unit_rows(x_TD)[0], unit_rows(y_SD)[0]
         return 1 - x_TD @ y_SD.T
     centre_D = y_SD.mean(0)
     x_TD, y_SD = x_TD - centre_D, y_SD - centre_D

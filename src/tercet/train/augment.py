@@ -18,6 +18,8 @@ import math
 import numpy as np
 import torch
 
+from tercet.errors import InvalidInput
+
 __all__ = ["affine", "erase", "identity_skews", "light", "stroke"]
 
 
@@ -113,9 +115,14 @@ def erase(x_BCHW: torch.Tensor, generator: torch.Generator, *, side: float, shar
     Args:
         x_BCHW: Pictures.
         generator: Source of the draws.
-        side: Largest height and width of the rectangle, as a share of the picture's.
+        side: Largest height and width of the rectangle, as a share of the picture's; 0 to 1.
         share: Share of the pictures that get one.
+
+    Raises:
+        InvalidInput: `side` is not a share.
     """
+    if not 0 <= side <= 1:
+        raise InvalidInput(f"side must be from 0 to 1, got {side:g}")
     batch, _, height, width = x_BCHW.shape
     on_B = torch.rand(batch, generator=generator) < share
 

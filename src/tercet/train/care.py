@@ -1,8 +1,9 @@
 """What keeps a training healthy: mining that hardens as the network learns, and a way back when it goes wrong.
 
-    mining     "auto" begins with all triplets, goes on to the semi-hard and then to the hardest as fewer are active
-    alarm      mining one stage easier, half the learning rate or the usual one where that is less, and the weights go
-               back to the best that were healthy
+    mining     "auto" begins with all triplets, goes on to the semi-hard and then to the hardest as fewer are active;
+               to the semi-hard also where all of them do not take the embeddings apart
+    alarm      mining one stage easier (from all triplets: the semi-hard ones), half the learning rate or the usual one
+               where that is less, and the weights go back to the best that were healthy
     giving up  after three of those, with a message that says why
 
 The state is a few numbers, all functions of the steps: a resumed training goes the same way.
@@ -37,6 +38,7 @@ _HARDNESS: Final = {  # the stage that a named mining mode stands at, for the ca
     "hard": 2,
 }
 _NEXT_BELOW: Final = (0.4, 0.04)  # share of all triplets that is active: below it the next stage begins
+_NEAR: Final = 0.05  # mean distance, in units of chance, of embeddings that all triplets together do not take apart
 _SPAN: Final = 25  # steps over which the share is averaged, and which a stage lasts at least
 _TRIES: Final = 3
 _SLOWER: Final = 0.5  # factor on the learning rate after an alarm
@@ -53,6 +55,7 @@ class Care:
         stage: Of the curriculum; where one mode was asked for, how hard that is, and easier after an alarm.
         stage_steps: Steps since the stage began.
         active: Running mean of the share of active triplets.
+        near: Steps in a row with embeddings close together.
         highest: The hardest stage still allowed; an alarm lowers it.
         rate: Factor on the learning rate.
         alarms: How many there were.
@@ -63,6 +66,7 @@ class Care:
     stage: int = -1
     stage_steps: int = 0
     active: float = 1.0
+    near: int = 0
     highest: int = len(_STAGES) - 1
     rate: float = 1.0
     alarms: int = 0
@@ -113,7 +117,7 @@ class Care:
             step,
             vitals,
             gradient_norm=gradient_norm,
-            mean_over_margin=typical / margin if margin else float("inf"),
+            mean_over_margin=typical / margin if margin else float("inf") if triplets else 0.0,
         )
         if triplets:
             self._advance(vitals)
@@ -135,8 +139,9 @@ class Care:
             why = next((remark.text for remark in self.doctor.remarks if remark.kind == kind), kind)
             raise RunError(f"training given up at step {step} after {_TRIES} fresh starts: {why}")
         self.rate = min(self.rate * _SLOWER, _USUAL_RATE / learning_rate)
-        self.stage = max(0, self.stage - 1)
-        self.highest, self.stage_steps = self.stage, 0
+        # At one point all triplets say the same, pull and push as much; the semi-hard ones can still leave it.
+        self.stage = self.stage - 1 if self.stage else _STAGES.index("semihard")
+        self.highest, self.stage_steps, self.near = self.stage, 0, 0
         self.doctor.recovered()
         return self.doctor.note(
             step,
@@ -157,10 +162,11 @@ class Care:
         self.stage_steps += 1
         if vitals.active == vitals.active:  # NaN: no valid triplet, no news
             self.active += (vitals.active - self.active) / _SPAN
+            self.near = self.near + 1 if vitals.distance < _NEAR else 0
         if (
             self.mining == AUTO_MINING
             and self.stage < self.highest
             and self.stage_steps >= _SPAN
-            and self.active < _NEXT_BELOW[self.stage]
+            and (self.active < _NEXT_BELOW[self.stage] or (self.stage == 0 and self.near >= _SPAN))
         ):
-            self.stage, self.stage_steps = self.stage + 1, 0
+            self.stage, self.stage_steps, self.near = self.stage + 1, 0, 0

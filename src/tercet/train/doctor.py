@@ -22,6 +22,7 @@ _PATIENCE: Final = 8  # looks in a row that must agree before anything is said t
 _BEGINNING: Final = 100  # the same for embeddings that have been near one point since the first look: some begin there
 _COLLAPSED: Final = 0.01  # mean distance, in units of chance, of what is one point for all purposes
 _SHRUNK: Final = 0.25  # of the largest mean distance so far: with a loss at the margin, on the way to one point
+_APART: Final = 0.05  # mean distance, in units of chance, that no collapsed embedding has
 _AT_MARGIN: Final = 0.05  # a relative distance of the loss to the margin that counts as being there
 _FEW_DIRECTIONS: Final = 2.0
 _IDLE: Final = 0.002  # share of active triplets below which a batch teaches next to nothing
@@ -97,7 +98,8 @@ class Doctor:
         first_norm: The mean length of the embeddings at the first look.
         looks: How many looks there were.
         healthy: Whether the last look found weights that are good ones to come back to.
-        apart: Whether the embeddings have ever been further apart than a collapsed one's, so that they can collapse.
+        away: Looks in a row without a sign of collapse in the distances.
+        apart: Whether the embeddings have been apart, for a look plainly or for some looks, so that they can collapse.
         counts: For each kind of trouble, the looks in a row that showed it.
         remarks: What has been said.
     """
@@ -107,6 +109,7 @@ class Doctor:
     first_norm: float = 0.0
     looks: int = 0
     healthy: bool = False
+    away: int = 0
     apart: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
@@ -119,7 +122,7 @@ class Doctor:
             vitals: Of its batch.
             gradient_norm: Of all parameters.
             mean_over_margin: Mean distance of the batch's pairs over the margin, in the loss's units; infinite for the
-                soft margin, which has none.
+                soft margin, which has none, and 0 where the loss is not one of triplets.
         """
         self.looks += 1
         self.most_distance = max(self.most_distance, vitals.distance)
@@ -130,15 +133,18 @@ class Doctor:
         at_margin = abs(vitals.to_margin) < _AT_MARGIN and mean_over_margin < _SHRUNK
         stuck = vitals.to_margin > -_AT_MARGIN and vitals.distance < _SHRUNK * self.most_distance
         has_triplets = not math.isnan(vitals.active)
-        one_point = vitals.distance < _COLLAPSED or at_margin
-        self.apart |= has_triplets and not one_point
+        # One batch that is a little wider than the others is no departure.
+        room = vitals.distance >= _COLLAPSED and mean_over_margin >= _SHRUNK
+        self.away = self.away + 1 if has_triplets and room else 0
+        plainly = vitals.distance >= _APART and mean_over_margin >= 2 * _SHRUNK
+        self.apart |= self.away >= _PATIENCE or (has_triplets and plainly)
         found = {
             "no-positive": vitals.without_positive == 1,
             "no-negative": vitals.without_negative == 1,
             "few-positives": 0.5 < vitals.without_positive < 1,
             "not-finite": not finite,
-            "collapse": has_triplets and one_point,
-            "shrinking": has_triplets and stuck,
+            "collapse": has_triplets and (vitals.distance < _COLLAPSED or at_margin),
+            "shrinking": has_triplets and stuck and self.apart,
             "burst": self.looks > 20 and gradient_norm > _BURST * self.usual_gradient > 0,
             "few-directions": has_triplets and vitals.rank < _FEW_DIRECTIONS,
             "idle": has_triplets and vitals.active < _IDLE,
@@ -173,7 +179,8 @@ class Doctor:
 
     def recovered(self) -> None:
         """Begin counting anew: the weights have gone back to where they were good."""
-        self.counts, self.most_distance, self.healthy, self.apart = {}, 0.0, False, False
+        self.counts, self.most_distance, self.healthy = {}, 0.0, False
+        self.away, self.apart = 0, False
 
     def to_json(self) -> dict[str, Any]:
         """The state as plain JSON values."""
@@ -181,8 +188,9 @@ class Doctor:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Doctor:
-        """Read what `to_json` wrote; KeyError or TypeError where it is damaged."""
-        return cls(**{**values, "remarks": [Remark(**remark) for remark in values["remarks"]]})
+        """Read what `to_json` wrote, or did before `apart` was known; KeyError or TypeError where it is damaged."""
+        apart = values["most_distance"] >= _APART
+        return cls(**{"apart": apart, **values, "remarks": [Remark(**remark) for remark in values["remarks"]]})
 
     def _told(self, kind: str) -> bool:
         return any(remark.kind == kind for remark in self.remarks)
