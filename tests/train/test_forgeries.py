@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tercet.data import SampleStore, SignatureFrontEnd
+from tercet.data import Manifest, SampleStore, SignatureFrontEnd
 from tercet.encoders import ConvEncoderConfig
 from tercet.evaluate import all_pairs, forgery_pairs, mean_eer, verification
 from tercet.losses import TripletLoss
@@ -18,6 +18,7 @@ from tercet.run.files import read_json
 from tercet.run.model import embed_rows
 from tercet.tasks import load_task
 from tercet.train import train
+from tercet.train.validation import Validation
 from writers import write_writers
 
 TASK = load_task("signatures")
@@ -113,3 +114,15 @@ def test_strokes_become_thinner_or_broader_and_stay_in_range():
     assert torch.equal(stroke(x, torch.Generator().manual_seed(0), thinner=0.0, thicker=0.0), x)
     again = stroke(x, torch.Generator().manual_seed(0), thinner=0.5, thicker=1.0)
     assert torch.equal(again, changed)
+
+
+def test_where_there_are_forgeries_the_eer_alone_chooses_the_weights(manifest):
+    """MAP@R knows no forgeries."""
+    with SampleStore.read(manifest, SignatureFrontEnd(24, 48, edge=2)) as store:
+        identities = tuple(manifest.counts())[:4]
+        with_forgeries = Validation(store, identities)
+    genuine = Manifest(manifest.root, tuple(row for row in manifest.rows if row.kind == "genuine"))
+    with SampleStore.read(genuine, SignatureFrontEnd(24, 48, edge=2)) as store:
+        without = Validation(store, identities)
+    assert with_forgeries.rank(0.30, 0.1) == with_forgeries.rank(0.30, 0.9) < with_forgeries.rank(0.31, 0.9)
+    assert without.rank(0.31, 0.5) < without.rank(0.30, 0.1)

@@ -4,7 +4,7 @@
     survey     now and then, where it is asked for: the whole training set is searched for what is hard (survey.py)
     step       P x K batch -> augment -> encoder -> triplet loss -> AdamW, its learning rate by the budget spent
     doctor     each step is looked at before the weights move; on an alarm they go back to the best so far
-    validate   `validations` times: EER and MAP@R on held-out identities; the weights best in EER - MAP@R are kept
+    validate   `validations` times: EER and MAP@R on held-out identities; the best weights are kept
     save       a checkpoint now and then; at the end, or at Ctrl-C, the best weights as a run
 
 Every random draw is a function of the seed and the number of the step. So a training with a budget in epochs gives the
@@ -306,8 +306,8 @@ class _Training:
         self._require_finite()
         scored = self.ranks.by_first(lambda: self.validation.score(self.learner.encoder))
         eer, map_at_r = self.ranks.as_first(scored or (math.nan, math.nan))
-        # Both figures together: of few held-out identities the EER alone is as noisy as the weights differ.
-        if progress.best_eer is None or eer - map_at_r < progress.best_eer - (progress.best_map_at_r or 0.0):
+        rank = self.validation.rank
+        if progress.best_eer is None or rank(eer, map_at_r) < rank(progress.best_eer, progress.best_map_at_r or 0.0):
             progress.best_eer, progress.best_map_at_r, progress.best_step = eer, map_at_r, progress.step
             progress.best_healthy = progress.care.doctor.healthy
             self.best_weights = {name: tensor.clone() for name, tensor in self.learner.encoder.state_dict().items()}
