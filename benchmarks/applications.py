@@ -308,7 +308,7 @@ def table(found: list[dict]) -> Iterator[str]:
             key: (min if key.endswith("eer") else max)(round(values[key], 3) for values in mean.values())
             for key in keys
         }
-        people = " / ".join(str(line["identities"]) for line in groups["untrained", 0])
+        people = " / ".join(str(line["identities"]) for line in next(iter(groups.values())))
         yield f"\n**{name}**: {here[0]['trained_on']} identities in training, {people} in the test\n"
         yield "| system | " + " | ".join(keys.values()) + " | steps | outside the encoder |"
         yield "|---|" + "---:|" * (len(keys) + 2)
