@@ -65,11 +65,11 @@ def test_a_network_whose_embeddings_begin_close_together_is_taken_apart_without_
 ):
     """By default: all triplets do not move it, so the semi-hard ones follow, and nothing is taken for a collapse."""
     out = tmp_path / "run"
-    options = ("--epochs", "22", "--batch-size", "8", "--samples-per-identity", "2", "--task", "images")
+    options = ("--epochs", "40", "--batch-size", "8", "--samples-per-identity", "2", "--task", "images")
     assert run("train", things, *options, "--encoder", f"timm:{networks['timm']}", "--out", out).code == 0
     lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
     trained = [line for line in lines if line["phase"] == "train"]
-    assert trained[0]["mean_negative"] < 0.04 and trained[-1]["mean_negative"] > 0.1
+    assert trained[0]["mean_negative"] < 0.04 and max(line["mean_negative"] for line in trained[-4:]) > 0.2
     assert not [line for line in lines if line["phase"] == "remark" and line["kind"].startswith(("fresh", "collapse"))]
 
 
