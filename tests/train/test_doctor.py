@@ -264,9 +264,22 @@ def test_mining_that_the_user_named_stays_until_an_alarm_makes_it_easier(mining)
         care._advance(replace(HEALTHY, active=0.0001))
     assert care.mining_now == mining
     before = care.stage
+    care.doctor.apart = True
     care.alarm(1, "collapse", learning_rate=1e-3)
     assert care.mining_now == ("semihard", "all", "semihard")[before]
     assert f"{care.mining_now!r}" in care.doctor.remarks[-1].text
+
+
+def test_mining_after_an_alarm_goes_by_what_was_wrong():
+    never_apart = Care(stage=1)
+    never_apart.alarm(1, "collapse", learning_rate=1e-3)
+    assert never_apart.mining_now == "semihard"  # all triplets do not take apart what has never been
+    wild = Care()
+    wild.alarm(1, "not-finite", learning_rate=1e-3)
+    assert wild.mining_now == "all"  # harder mining is no remedy for a wild rate
+    stuck = Care()
+    stuck.alarm(1, "shrinking", learning_rate=1e-3)
+    assert stuck.mining_now == "semihard"
 
 
 def test_auto_mining_hardens_as_fewer_are_active_but_not_beyond_where_it_failed():

@@ -159,7 +159,6 @@ import json, sys
 from synthetic import read_people, tiny_plan
 from pathlib import Path
 from tercet.train import train
-from tercet.train.validation import Validation
 resume = Path(sys.argv[2], "plan.json").is_file()
 train(read_people(Path(sys.argv[1])), tiny_plan(**json.loads(sys.argv[3])), Path(sys.argv[2]), resume=resume)
 """

@@ -2,8 +2,8 @@
 
     mining     "auto" begins with all triplets, goes on to the semi-hard and then to the hardest as fewer are active;
                to the semi-hard also where all of them do not take the embeddings apart
-    alarm      mining one stage easier (from all triplets: the semi-hard ones), half the learning rate or the usual one
-               where that is less, and the weights go back to the best that were healthy
+    alarm      mining one stage easier (where all triplets are stuck at one point: the semi-hard ones), half the
+               learning rate or the usual one where that is less, and the weights go back to the best that were healthy
     giving up  after three of those, with a message that says why
 
 The state is a few numbers, all functions of the steps: a resumed training goes the same way.
@@ -139,8 +139,11 @@ class Care:
             why = next((remark.text for remark in self.doctor.remarks if remark.kind == kind), kind)
             raise RunError(f"training given up at step {step} after {_TRIES} fresh starts: {why}")
         self.rate = min(self.rate * _SLOWER, _USUAL_RATE / learning_rate)
-        # At one point all triplets say the same, pull and push as much; the semi-hard ones can still leave it.
-        self.stage = self.stage - 1 if self.stage else _STAGES.index("semihard")
+        # At one point all triplets say the same, pull and push as much; the semi-hard ones can still leave it. Nor are
+        # all of them the way back for embeddings that have never been apart: such ones they do not take apart.
+        semihard, at_one_point = _STAGES.index("semihard"), kind in ("collapse", "shrinking")
+        stuck = at_one_point and (self.stage == 0 or (self.stage == semihard and not self.doctor.apart))
+        self.stage = semihard if stuck else max(0, self.stage - 1)
         self.highest, self.stage_steps, self.near = self.stage, 0, 0
         self.doctor.recovered()
         return self.doctor.note(

@@ -245,7 +245,7 @@ class _Training:
         except RunError as error:
             raise RunError(f"{self.out}: {error}") from error
         if not progress.best_healthy:  # the best so far were already on the way down
-            self.best_weights, progress.best_eer = None, None
+            self.best_weights, progress.best_eer, progress.best_map_at_r, progress.best_step = None, None, None, None
         self.learner.go_back(self.best_weights)
         self.survey.forget()  # what is hard is the last that helps a network that has collapsed
         return True
