@@ -6,8 +6,9 @@
 For every set and seed: `tercet`, the training that the command makes with its default options; `semihard`, the same
 encoder, first weights, data, split, batches, augmentation, schedule, choice of weights and processor time with the
 semi-hard miner and the triplet loss of pytorch-metric-learning at margin 0.2; `untrained`, the network as initialised;
-and the descriptions without a network: raw pixels, histograms of oriented gradients, cepstral statistics. All are
-scored on the same identities, which no training has seen.
+`description`, what the encoder has beside its network, fitted and alone; and what there is without any training: raw
+pixels, histograms of oriented gradients, cepstral statistics. All are scored on the same identities, which no training
+has seen.
 
 Time is the processor's, counted for one thread, so that another job on the machine takes nothing from anybody. One
 line of JSON per system is added to the file, and what is there already is not repeated: an interrupted run goes on.
@@ -38,6 +39,7 @@ import torch
 import tercet
 from tercet.data import Manifest, SampleStore, split_identities
 from tercet.data.hog import oriented_gradients
+from tercet.encoders import DescribedConfig
 from tercet.evaluate import all_pairs, forgery_pairs, identity_folds, retrieval_per_query, with_forgeries
 from tercet.evaluate.figures import retrieval_figures, verification_figures
 from tercet.protocol import scored_rows
@@ -46,8 +48,10 @@ from tercet.run.model import embed_rows
 from tercet.tasks import load_task
 from tercet.train import Plan, Settings, train
 from tercet.train.batches import Batches
+from tercet.train.description import with_description
 from tercet.train.learner import Learner
 from tercet.train.loop import _Training
+from tercet.train.ranks import Ranks
 from tercet.train.stopwatch import Stopwatch
 
 MOST_PAIRS = 200_000
@@ -252,6 +256,11 @@ def one_seed(name: str, data: Path, seed: int, minutes: float, todo: list[str]) 
                 encoder = plan.initial()
                 found = score(store, known, lambda rows: embed_rows(encoder, store, rows))
                 yield {**line, "system": "untrained", "minutes": 0, **found}
+                if isinstance(plan.encoder, DescribedConfig):
+                    with SampleStore.read(manifest.of(split.train), plan.front_end) as own:
+                        alone = with_description(plan, own, split.train, Ranks()).initial().description
+                    found = score(store, known, lambda rows: embed_rows(alone, store, rows))
+                    yield {**line, "system": "description", "minutes": 0, **found}
             for system in todo:
                 if system == "baselines":
                     continue

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tercet.data.cepstrum import cepstral_statistics
 from tercet.data.containers import complaint, container_of
-from tercet.data.log_mel import RATE, cosine_transform, log_mel
+from tercet.data.log_mel import RATE, log_mel
 from tercet.data.reading import read_file
 from tercet.data.voice import speech_of
 from tercet.errors import DataError, InvalidInput, TooLittle
@@ -36,9 +37,6 @@ _LISTEN_SECONDS: Final = 60  # of a recording that is longer only so much is dec
 _LONGEST: Final = 60.0  # seconds of a sample
 _PEAK: Final = 0.9
 _SHOWN: Final = 100  # columns of a picture, roughly
-# Of the baseline: cepstral coefficients, of which the first (loudness) is left out, and the length of the lifter, which
-# brings the others to like scales; without it the first few would be all that a cosine sees.
-_COEFFICIENTS, _LIFTER = 30, 22
 
 
 @dataclass(frozen=True)
@@ -154,11 +152,7 @@ class AudioFrontEnd:
 
     def baseline(self, x_B1N: torch.Tensor) -> npt.NDArray[np.float32]:
         """Unit vectors [B, D] without a network: mean and deviation over time of the liftered cepstrum (MFCC)."""
-        lifter_C = 1 + _LIFTER / 2 * torch.sin(math.pi / _LIFTER * torch.arange(1, _COEFFICIENTS))
-        waves_MC = cosine_transform(80, _COEFFICIENTS)[:, 1:] * lifter_C
-        mfcc_BTC = log_mel(self.normalise(x_B1N)[:, 0]) @ waves_MC
-        vectors_BD = torch.cat([mfcc_BTC.mean(dim=1), mfcc_BTC.std(dim=1)], dim=1)
-        unit_BD: npt.NDArray[np.float32] = torch.nn.functional.normalize(vectors_BD, dim=1).numpy()
+        unit_BD: npt.NDArray[np.float32] = cepstral_statistics(self.normalise(x_B1N)[:, 0]).numpy()
         return unit_BD
 
     def picture(self, sample: npt.NDArray[np.int16]) -> npt.NDArray[np.uint8]:

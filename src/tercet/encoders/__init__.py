@@ -9,6 +9,7 @@ from torch import nn
 
 from tercet.encoders.configuration import read_config
 from tercet.encoders.convnet import ConvEncoder, ConvEncoderConfig
+from tercet.encoders.described import DescribedConfig, DescribedEncoder
 from tercet.encoders.drawing import DrawingEncoder, DrawingEncoderConfig
 from tercet.encoders.pretrained import PretrainedConfig, PretrainedEncoder
 from tercet.encoders.sources import Backbone, find_backbone
@@ -19,6 +20,8 @@ __all__ = [
     "Backbone",
     "ConvEncoder",
     "ConvEncoderConfig",
+    "DescribedConfig",
+    "DescribedEncoder",
     "DrawingEncoder",
     "DrawingEncoderConfig",
     "EncoderConfig",
@@ -71,6 +74,8 @@ def read_encoder(config: Mapping[str, Any]) -> EncoderConfig:
     match config.get("kind"):
         case ConvEncoderConfig.kind:
             return read_config(ConvEncoderConfig, config)
+        case DescribedConfig.kind:
+            return DescribedConfig.from_json(config)
         case DrawingEncoderConfig.kind:
             return read_config(DrawingEncoderConfig, config)
         case SpeechEncoderConfig.kind:
@@ -78,7 +83,7 @@ def read_encoder(config: Mapping[str, Any]) -> EncoderConfig:
         case PretrainedConfig.kind:
             return read_config(PretrainedConfig, config)
         case kind:
-            kinds = (ConvEncoderConfig, DrawingEncoderConfig, SpeechEncoderConfig, PretrainedConfig)
+            kinds = (ConvEncoderConfig, DescribedConfig, DrawingEncoderConfig, SpeechEncoderConfig, PretrainedConfig)
             known = tuple(config.kind for config in kinds)
             raise InvalidOption.unknown("encoder", kind, known)
 

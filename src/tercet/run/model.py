@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -236,7 +237,7 @@ def _embed(
     progress: Progress | None,
 ) -> npt.NDArray[np.float32]:
     """Unit vectors [total, D] of batches of decoded samples."""
-    device = next(encoder.parameters()).device
+    device = next(itertools.chain(encoder.parameters(), encoder.buffers())).device
     training = encoder.training
     encoder.eval()
     parts: list[npt.NDArray[np.float32]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tercet.data import ImageFrontEnd
-from tercet.encoders import ConvEncoderConfig
+from tercet.encoders import ConvEncoderConfig, DescribedConfig
 from tercet.tasks.task import Task
 from tercet.train.augment import affine, erase, identity_skews, light
 from tercet.train.plan import Settings
@@ -28,7 +28,7 @@ TASK = Task(
     name="characters",
     summary="characters, signs, logos and drawings: never mirrored; one picture a file, one folder a class",
     front_end=ImageFrontEnd(48, 48, 1, fit="pad"),
-    encoder=ConvEncoderConfig(1, 48, 48, pool="flatten"),
+    encoder=DescribedConfig(ConvEncoderConfig(1, 48, 48, pool="flatten"), embedding_dim=256),
     augment=augment,
     settings=Settings(minutes=5.0, identities_per_batch=32),
 )

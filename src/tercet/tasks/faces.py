@@ -6,7 +6,7 @@ import torch
 
 from tercet.data import ImageFrontEnd
 from tercet.data import picture_layouts as published
-from tercet.encoders import ConvEncoderConfig
+from tercet.encoders import ConvEncoderConfig, DescribedConfig
 from tercet.tasks.task import Layout, Task
 from tercet.train.augment import affine, erase, identity_skews, light
 from tercet.train.plan import Settings
@@ -26,7 +26,7 @@ TASK = Task(
     name="faces",
     summary="faces, cropped or aligned: one picture a file, one folder a person",
     front_end=ImageFrontEnd(64, 64, 1),
-    encoder=ConvEncoderConfig(1, 64, 64, pool="flatten", flip_test=True),
+    encoder=DescribedConfig(ConvEncoderConfig(1, 64, 64, pool="flatten", flip_test=True), embedding_dim=256),
     augment=augment,
     settings=Settings(minutes=2.0),
     layouts=(

@@ -6,7 +6,7 @@ import torch
 
 from tercet.data import ImageFrontEnd
 from tercet.data import picture_layouts as published
-from tercet.encoders import ConvEncoderConfig
+from tercet.encoders import ConvEncoderConfig, DescribedConfig
 from tercet.tasks.task import Layout, Task
 from tercet.train.augment import affine, erase, light
 from tercet.train.plan import Settings
@@ -25,7 +25,7 @@ TASK = Task(
     name="images",
     summary="photographs of things: one picture a file, one folder a class",
     front_end=ImageFrontEnd(64, 64, 3),
-    encoder=ConvEncoderConfig(3, 64, 64),
+    encoder=DescribedConfig(ConvEncoderConfig(3, 64, 64), embedding_dim=256),
     augment=augment,
     settings=Settings(minutes=10.0),
     layouts=(

@@ -8,7 +8,7 @@ import torch
 
 from tercet.data import AudioFrontEnd
 from tercet.data import speech_layouts as published
-from tercet.encoders import SpeechEncoderConfig
+from tercet.encoders import DescribedConfig, SpeechEncoderConfig
 from tercet.tasks.task import Layout, Task
 from tercet.train.augment_audio import add_noise, cut, limit_band, reverberate, tune, waves
 from tercet.train.plan import Settings
@@ -65,7 +65,7 @@ TASK = Task(
     name="speakers",
     summary="speech: one speaker a recording, one folder a speaker",
     front_end=AudioFrontEnd(),
-    encoder=SpeechEncoderConfig(),
+    encoder=DescribedConfig(SpeechEncoderConfig(), embedding_dim=186),
     augment=augment,
     settings=Settings(minutes=5.0, identities_per_batch=24, samples_per_identity=4, validations=8),
     layouts=LAYOUTS,

@@ -36,6 +36,7 @@ from tercet.run import RunSplit, save_model
 from tercet.train.batches import Batch, Batches
 from tercet.train.care import Care
 from tercet.train.checkpoint import Progress, load_checkpoint, save_checkpoint
+from tercet.train.description import with_description
 from tercet.train.doctor import Remark
 from tercet.train.engine import Engine
 from tercet.train.folder import fix_split, open_folder
@@ -44,9 +45,10 @@ from tercet.train.learner import Gradient, Learner
 from tercet.train.misfiled import misfiled_in
 from tercet.train.plan import Plan
 from tercet.train.progress import History, OnProgress, TrainingProgress
+from tercet.train.rows import rows_of
 from tercet.train.schedule import Budget, learning_rate
 from tercet.train.survey import Survey
-from tercet.train.validation import Validation, rows_of
+from tercet.train.validation import Validation
 
 __all__ = ["train"]
 
@@ -101,6 +103,7 @@ def train(
             )
             engine.ranks.require_equal("the data", (), texts=(h for part in run_split.hashes.values() for h in part))
             engine.ranks.by_first(lambda: fix_split(out, run_split))
+            plan = with_description(plan, store, split.train, engine.ranks)
             with torch.random.fork_rng(devices=[]), ctrl_c_waits() as interrupted:
                 _Training(engine, store, plan, out, run_split, manifest.skipped, tell).go(interrupted)
             if interrupted.is_set():
@@ -304,8 +307,7 @@ class _Training:
         if not self.validation:
             return
         self._require_finite()
-        scored = self.ranks.by_first(lambda: self.validation.score(self.learner.encoder))
-        eer, map_at_r = self.ranks.as_first(scored or (math.nan, math.nan))
+        eer, map_at_r = self.validation.score(self.learner.encoder, self.ranks)
         rank = self.validation.rank
         if progress.best_eer is None or rank(eer, map_at_r) < rank(progress.best_eer, progress.best_map_at_r or 0.0):
             progress.best_eer, progress.best_map_at_r, progress.best_step = eer, map_at_r, progress.step

@@ -5,6 +5,8 @@ Legend: N samples, D embedding width.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import numpy as np
@@ -12,14 +14,20 @@ import numpy.typing as npt
 from torch import nn
 
 from tercet.data import GENUINE, SampleStore
-from tercet.evaluate import all_pairs, forgery_pairs, mean_eer, retrieval
+from tercet.encoders import DescribedEncoder
+from tercet.evaluate import Pairs, all_pairs, forgery_pairs, mean_eer, retrieval
 from tercet.run.model import embed_rows
+from tercet.train.description import settle
+from tercet.train.ranks import Ranks
+from tercet.train.rows import some_rows
 
-__all__ = ["Validation", "rows_of"]
+__all__ = ["Validation"]
 
 # What a validation looks at; more would take time from the training and change little.
 _MOST_ROWS: Final = 1024
 _MOST_PAIRS: Final = 100_000
+SHARES: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Of the similarity, what a description beside the network may have."""
 
 
 @final
@@ -33,7 +41,8 @@ class Validation:
 
     def __init__(self, store: SampleStore, identities: tuple[str, ...]) -> None:
         self.store = store
-        self.rows_N = _some(store, identities)
+        self.rows_N = _scorable(store, identities)
+        self.known: _Scored | None = None  # by the description beside the network, which stays as it is
         self.forged = bool((store.manifest.kinds[self.rows_N] != GENUINE).any())
 
     def __bool__(self) -> bool:
@@ -48,33 +57,68 @@ class Validation:
         """
         return eer if self.forged else eer - map_at_r
 
-    def score(self, encoder: nn.Module) -> tuple[float, float]:
-        """Equal error rate and MAP@R of an encoder."""
+    def score(self, encoder: nn.Module, ranks: Ranks) -> tuple[float, float]:
+        """Equal error rate and MAP@R of an encoder; the first process finds them and tells the others.
+
+        An encoder with a description is left at that of the `SHARES` which has the best figures, and these are given.
+        """
+        found = ranks.by_first(lambda: self._best(encoder))
+        eer, map_at_r, share = ranks.as_first(found or (math.nan, math.nan, math.nan))
+        settle(encoder, share)
+        return eer, map_at_r
+
+    def _best(self, encoder: nn.Module) -> tuple[float, float, float]:
+        """EER, MAP@R, and the share of the description that they are at."""
+        if not isinstance(encoder, DescribedEncoder):
+            return *self._figures(self._scored(encoder)), 0.0
+        if self.known is None:
+            self.known = self._scored(encoder.description)
+        network = self._scored(encoder.network)
+        found = [(*self._figures(network.beside(self.known, share)), share) for share in SHARES]
+        return min(found, key=lambda figures: self.rank(*figures[:2]))
+
+    def _scored(self, encoder: nn.Module) -> _Scored:
         x_ND = embed_rows(encoder, self.store, self.rows_N)
         labels_N, kinds_N = self.store.manifest.labels[self.rows_N], self.store.manifest.kinds[self.rows_N]
         genuine_N = kinds_N == GENUINE
-        pairs = all_pairs(x_ND[genuine_N], labels_N[genuine_N], max_pairs=_MOST_PAIRS)
+        return _Scored(
+            x_ND[genuine_N],
+            labels_N[genuine_N],
+            all_pairs(x_ND[genuine_N], labels_N[genuine_N], max_pairs=_MOST_PAIRS),
+            forgery_pairs(x_ND, labels_N, kinds_N, max_pairs=_MOST_PAIRS),
+        )
+
+    def _figures(self, scored: _Scored) -> tuple[float, float]:
         # Where there are forgeries, the mean over the kinds of impostor: of the many random ones alone, which are
         # easy, the best weights need not be the best against skilled ones.
-        eer = mean_eer(pairs, forgery_pairs(x_ND, labels_N, kinds_N, max_pairs=_MOST_PAIRS))
-        return eer, retrieval(x_ND[genuine_N], labels_N[genuine_N]).map_at_r
+        eer = mean_eer(scored.pairs, scored.forged)
+        return eer, retrieval(scored.x_ND, scored.labels_N).map_at_r
 
 
-def rows_of(store: SampleStore, identities: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """The rows of a store that show these identities."""
-    wanted = frozenset(identities)
-    return np.array([n for n, row in enumerate(store.manifest.rows) if row.identity in wanted], dtype=np.int64)
+@final
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """The vectors of the genuine samples, and the similarities of pairs: the same pairs, whatever the encoder."""
+
+    x_ND: npt.NDArray[np.float32]
+    labels_N: npt.NDArray[np.int64]
+    pairs: Pairs
+    forged: dict[str, Pairs]
+
+    def beside(self, other: _Scored, share: float) -> _Scored:
+        """What it is with another encoder's unit vectors beside its own, with this share of the similarity."""
+
+        def mixed(ours: Pairs, theirs: Pairs) -> Pairs:
+            return replace(ours, scores=(1 - share) * ours.scores + share * theirs.scores)
+
+        x_ND = np.concatenate([math.sqrt(1 - share) * self.x_ND, math.sqrt(share) * other.x_ND], axis=1)
+        forged = {kind: mixed(found, other.forged[kind]) for kind, found in self.forged.items()}
+        return _Scored(x_ND, self.labels_N, mixed(self.pairs, other.pairs), forged)
 
 
-def _some(store: SampleStore, identities: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """The rows of as many whole identities as there is time for, evenly taken from all of them.
-
-    None where unreadable files leave nothing to score.
-    """
-    rows_N = rows_of(store, identities)
-    if len(rows_N) > _MOST_ROWS:
-        count = max(2, len(identities) * _MOST_ROWS // len(rows_N))
-        rows_N = rows_of(store, tuple(identities[i * len(identities) // count] for i in range(count)))
+def _scorable(store: SampleStore, identities: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """As many rows as there is time for; none where unreadable files leave nothing to score."""
+    rows_N = some_rows(store, identities, most=_MOST_ROWS)
     genuine = rows_N[store.manifest.genuine[rows_N]]
     samples_I = np.unique(store.manifest.labels[genuine], return_counts=True)[1]
     both_kinds = len(samples_I) > 1 and samples_I.max() > 1  # of pairs, without which nothing can be scored

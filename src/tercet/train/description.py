@@ -1,0 +1,60 @@
+"""The description beside a network: its map, fitted before the first step, and its share, chosen at each validation.
+
+Legend: M training samples, F numbers of a description, K width of its part of the embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from tercet.data import SampleStore
+from tercet.encoders import DescribedConfig, DescribedEncoder
+from tercet.encoders.described import Description, fit_description
+from tercet.train.plan import Plan
+from tercet.train.ranks import Ranks
+from tercet.train.rows import some_rows
+
+__all__ = ["settle", "with_description"]
+
+_MOST_ROWS: Final = 5000  # that the map is fitted to; more would take time from the training and change little
+_TOGETHER: Final = 64
+_SHARE: Final = 0.3  # until a validation has chosen, and where nobody is held out for one
+
+
+def with_description(plan: Plan, store: SampleStore, identities: tuple[str, ...], ranks: Ranks) -> Plan:
+    """The plan, where its encoder has a description, with a map that is fitted to these identities to begin with.
+
+    The first process fits it and tells the others: another machine's might differ in the last bit.
+    """
+    config = plan.encoder
+    if not isinstance(config, DescribedConfig):
+        return plan
+    middle, known = torch.zeros(config.described), torch.zeros(config.described, config.known)
+    if fitted := ranks.by_first(lambda: _fitted(config, store, identities)):
+        middle, known = fitted
+    if ranks.size > 1:
+        middle, known = (torch.tensor(ranks.as_first(x.flatten().tolist())).view(x.shape) for x in (middle, known))
+    begun = {"description.middle": middle, "description.known": known, "share": torch.tensor(_SHARE)}
+    return replace(plan, start={**(plan.start or {}), **begun})
+
+
+def settle(encoder: nn.Module, share: float) -> None:
+    """Set the share of the description, where the encoder has one."""
+    if isinstance(encoder, DescribedEncoder):
+        encoder.share.fill_(share)
+
+
+def _fitted(
+    config: DescribedConfig, store: SampleStore, identities: tuple[str, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rows_M = some_rows(store, identities, most=_MOST_ROWS)
+    rows_M = rows_M[store.manifest.genuine[rows_M]]
+    describe = Description(config).describe
+    parts = (rows_M[start : start + _TOGETHER] for start in range(0, len(rows_M), _TOGETHER))
+    described = [describe(store.front_end.normalise(store.take(part))).numpy() for part in parts]
+    return fit_description(np.concatenate(described), store.manifest.labels[rows_M], config.known)
