@@ -113,6 +113,20 @@ def test_a_killed_process_ends_the_others_with_one_line_and_one_process_can_go_o
     assert json.loads((out / "history.jsonl").read_text().splitlines()[0])["step"] <= step
 
 
+def test_a_description_is_fitted_and_weighed_once_for_all_processes(people, tmp_path):
+    """Every checkpoint sees to it that all hold the same weights, map and share among them."""
+    plan = {"described": True, "epochs": 2, "checkpoint_seconds": 0, "mine_every": 3}
+    processes = two(people.root, tmp_path / "several", tmp_path / "meet", plan)
+    told = [process.communicate(timeout=150)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    one = weights(train(people, tiny_plan(**plan), tmp_path / "alone"))
+    other = weights(tmp_path / "several")
+    assert one["description.known"].any()
+    for name in ("description.middle", "description.known", "share"):
+        assert torch.equal(one[name], other[name])
+    assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-4) for name in one | other)
+
+
 def environment_of(process: int) -> dict[str, str]:
     entries = Path(f"/proc/{process}/environ").read_bytes().decode(errors="replace").split("\0")
     return dict(entry.split("=", 1) for entry in entries if "=" in entry)

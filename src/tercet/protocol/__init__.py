@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tercet.protocol.baselines import baselines_of, frozen, plain_baseline, untrained
+from tercet.protocol.baselines import baselines_of, description, frozen, plain_baseline, untrained
 from tercet.protocol.calibration import Calibrated, Impostors, calibrate_run, calibration_rows
 from tercet.protocol.evaluation import Evaluation, Protocol, evaluate_run
 from tercet.protocol.listed import ListedPairs, listed_pairs
@@ -21,6 +21,7 @@ __all__ = [
     "Calibrated",
     "Impostors",
     "baselines_of",
+    "description",
     "frozen",
     "plain_baseline",
     "untrained",

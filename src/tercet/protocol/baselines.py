@@ -1,8 +1,9 @@
-"""What a model has to beat: no network at all, the same network without training, a pretrained one without more.
+"""What a model has to beat: no network at all, the same network without training, and what needs no training of it.
 
     the baseline    no network: what the front end makes of a sample (raw_pixels for pictures), scaled to unit norm
     untrained       the same network with random weights (same configuration and seed); those that its training began
                     with, but for a pretrained backbone
+    description     where the network has a description beside it: that alone, with the map that was fitted in training
     frozen          where there is a pretrained backbone: its own features as it was published, scaled to unit norm
 
 tercet's own networks normalise by group, not by batch, so that they need no statistics of data and are a fair baseline
@@ -21,14 +22,14 @@ import torch
 from torch import nn
 
 from tercet.data import SampleStore
-from tercet.encoders import PretrainedEncoder, build_encoder
+from tercet.encoders import DescribedEncoder, PretrainedEncoder, build_encoder
 from tercet.errors import RunError
 from tercet.run import Model
 from tercet.run.bundle import START
 from tercet.run.files import read_tensors
 from tercet.run.model import embed_rows
 
-__all__ = ["Baseline", "baselines_of", "frozen", "plain_baseline", "untrained"]
+__all__ = ["Baseline", "baselines_of", "description", "frozen", "plain_baseline", "untrained"]
 
 Baseline = Callable[[Model, SampleStore, npt.NDArray[np.int64]], npt.NDArray[np.float32]]
 """(model, store, rows [N] of the store) -> unit vectors [N, D]."""
@@ -38,6 +39,8 @@ def baselines_of(model: Model) -> Mapping[str, Baseline]:
     """The baselines that there are for a model, by their names in figures."""
     found: dict[str, Baseline] = {model.front_end.BASELINE: plain_baseline, "untrained": untrained}
     encoder = model.encoder
+    if isinstance(encoder, DescribedEncoder):
+        found["description"] = description
     if isinstance(encoder, PretrainedEncoder) and encoder.config.is_pretrained:
         found["frozen"] = frozen
     return found
@@ -55,6 +58,12 @@ def untrained(model: Model, store: SampleStore, rows_N: npt.NDArray[np.int64]) -
         torch.manual_seed(int(model.config["seed"]))
         encoder = build_encoder(model.config["encoder"])
     return embed_rows(encoder, store, rows_N)
+
+
+def description(model: Model, store: SampleStore, rows_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """The description beside the network without it, unit vectors [N, K]."""
+    assert isinstance(model.encoder, DescribedEncoder)
+    return embed_rows(model.encoder.description, store, rows_N)
 
 
 def frozen(model: Model, store: SampleStore, rows_N: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -53,8 +53,9 @@ class Evaluation:
         figures: The model's; by the names that `--json` prints.
         intervals: 95 % intervals by bootstrap over identities, in the nesting of the figures: {"ci95": [low, high]},
             null where there is none.
-        baselines: The same figures for the front end's baseline (such as "raw_pixels"), "untrained", and where the
-            model has a pretrained backbone "frozen"; see `tercet.protocol.baselines`.
+        baselines: The same figures for the front end's baseline (such as "raw_pixels"), "untrained", where the
+            model has a description beside its network "description", and where it has a pretrained backbone "frozen";
+            see `tercet.protocol.baselines`.
         scored: What was scored.
         listed: The pairs of a list, where one was given.
         skipped: Files that could not be read: {"path", "reason"}.

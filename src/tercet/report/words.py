@@ -41,7 +41,7 @@ _COLUMNS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "identity that there are to find; 100 % where all of them come first",
     ),
 )
-_NETWORKS = {"untrained": "untrained network", "frozen": "frozen network"}
+_NETWORKS = {"untrained": "untrained network", "description": "description alone", "frozen": "frozen network"}
 
 
 def rate(value: float, digits: int = 1) -> str:

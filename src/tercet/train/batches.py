@@ -63,7 +63,7 @@ class Batches:
                 seed=settings.seed,
                 forged=~store.manifest.genuine[rows],
                 forgeries_per_identity=settings.forgeries_per_identity,
-                groups=_groups_of(store)[rows],
+                groups=_groups_of(store, rows),
                 temper=settings.temper,
             )
         except InvalidInput as error:  # unreadable files have left too little
@@ -159,10 +159,11 @@ class Batch:
         return self._last[1]
 
 
-def _groups_of(store: SampleStore) -> npt.NDArray[np.int64]:
+def _groups_of(store: SampleStore, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
     """For each row the number of its group: what samples share without being good evidence for one identity."""
-    groups_N: npt.NDArray[np.int64] = np.unique([row.group for row in store.manifest.rows], return_inverse=True)[1]
-    return groups_N
+    groups_N: npt.NDArray[np.int64]
+    names, groups_N = np.unique([store.manifest.rows[row].group for row in rows], return_inverse=True)
+    return groups_N if len(names) > 1 else None
 
 
 def _categories_of(store: SampleStore, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

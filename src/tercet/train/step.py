@@ -110,7 +110,7 @@ class DividedStep:
                 kept.append(self._embed(part(chunk), seed(chunk.start)))
         x_SD = torch.cat([x.detach() for x in kept]) if kept else self._nothing()
         x_BD = self.ranks.gather(x_SD, rows).requires_grad_()
-        torch.manual_seed(seed(0))
+        self._seed(seed(0))
         loss = objective(x_BD)
         (loss if scaled is None else scaled(loss)).backward()  # type: ignore[no-untyped-call]
         dx_BD = torch.zeros_like(x_BD) if x_BD.grad is None else x_BD.grad
@@ -132,11 +132,17 @@ class DividedStep:
         return self.ranks.gather(torch.cat(parts) if parts else self._nothing(), rows)
 
     def _embed(self, x: Tensor, seed: int) -> Tensor:
-        torch.manual_seed(seed)
+        self._seed(seed)
         # One context for each pass: it keeps the weights that it has cast, with or without their graph.
         with self.watch, self.autocast():
             x_CD = self.forward(x)
         return _at_least_single(x_CD)
+
+    def _seed(self, seed: int) -> None:
+        """As `torch.manual_seed`, which on a machine without a GPU notes the whole call stack each time."""
+        torch.default_generator.manual_seed(seed)
+        if self.ranks.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _chunks(self, rows: int) -> list[slice]:
         own = self.ranks.share(rows)

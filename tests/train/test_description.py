@@ -1,0 +1,117 @@
+"""The description beside a network, in a training: fitted to whom it is trained on, weighed by who is held out."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import tercet
+from synthetic import read_people, tiny_plan, write_people
+from tercet.data import ImageFrontEnd, Manifest, SampleStore
+from tercet.encoders.described import Description, fit_description
+from tercet.evaluate import all_pairs, retrieval, verification
+from tercet.protocol import baselines_of
+from tercet.run.files import read_tensors
+from tercet.run.model import embed_rows
+from tercet.train import train
+from tercet.train.ranks import Ranks
+from tercet.train.validation import SHARES, Validation
+
+PLAN = {"described": True, "epochs": 3, "validations": 3}
+
+
+@pytest.fixture(scope="module")
+def run(people, tmp_path_factory):
+    return train(people, tiny_plan(**PLAN), tmp_path_factory.mktemp("described") / "run")
+
+
+def test_the_map_is_fitted_to_the_identities_that_are_trained_on_and_no_others(people, run):
+    model = tercet.load(run)
+    with SampleStore.read(people.of(model.split.split.train), model.front_end) as store:
+        x = model.front_end.normalise(store.take(np.arange(len(store))))
+        described = Description(model.encoder.config).describe(x).numpy()
+        middle, known = fit_description(described, store.manifest.labels, 6)
+    torch.testing.assert_close(model.encoder.description.middle, middle)
+    torch.testing.assert_close(model.encoder.description.known, known)
+    assert known.any()
+
+
+def test_forgeries_are_no_part_of_the_map(people, tmp_path):
+    """A forger's hand says nothing of how a writer's own samples vary."""
+    rows = tuple(row if int(row.path.stem) < 4 else replace(row, kind="skilled") for row in people.rows)
+    with_forged = Manifest(people.root, rows)
+    genuine = Manifest(people.root, tuple(row for row in rows if row.kind == "genuine"))
+    maps = [
+        read_tensors(train(each, tiny_plan(**PLAN | {"epochs": 1}), tmp_path / name) / "weights.safetensors")
+        for name, each in (("with", with_forged), ("without", genuine))
+    ]
+    assert torch.equal(maps[0]["description.known"], maps[1]["description.known"])
+
+
+def test_the_share_is_that_of_the_best_figures_on_the_identities_held_out(people, run):
+    """Found by embedding with every share in turn; the quick way has to come to the same."""
+    model = tercet.load(run)
+    held_out = model.split.split.validation
+    with SampleStore.read(people.of(held_out), model.front_end) as store:
+        validation = Validation(store, held_out)
+        labels_N = store.manifest.labels
+        found = {}
+        for share in SHARES:
+            model.encoder.share.fill_(share)
+            x_ND = embed_rows(model.encoder, store, np.arange(len(store)))
+            pairs = all_pairs(x_ND, labels_N)
+            found[share] = (verification(pairs.scores, pairs.genuine).eer, retrieval(x_ND, labels_N).map_at_r)
+        eer, map_at_r = validation.score(model.encoder, Ranks())
+    share = round(float(model.encoder.share), 3)
+    best = min(validation.rank(*figures) for figures in found.values())
+    assert math.isclose(validation.rank(*found[share]), best, abs_tol=0.02)
+    assert eer == pytest.approx(found[share][0], abs=0.02) and map_at_r == pytest.approx(found[share][1], abs=0.02)
+    assert len(set(found.values())) > 1, "the shares do differ"
+    assert share == pytest.approx(float(tercet.load(run).encoder.share)), "and a run keeps its own"
+
+
+def test_a_resumed_training_has_the_same_weights_map_and_share(people, run, tmp_path):
+    seen = iter(range(9))
+
+    def press_ctrl_c(progress):
+        if progress.phase == "validate" and next(seen) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(people, tiny_plan(**PLAN), tmp_path / "run", on_progress=press_ctrl_c)
+    train(people, tiny_plan(**PLAN), tmp_path / "run", resume=True)
+    one, other = (read_tensors(out / "weights.safetensors") for out in (run, tmp_path / "run"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_fresh_start_keeps_the_map(people, tmp_path):
+    """At this rate the weights are no numbers after a step or two, and the training is taken back to the first ones."""
+    plan = tiny_plan(**PLAN | {"learning_rate": 1e30, "warmup": 0, "mining": "all", "validations": 1})
+    out = train(people, plan, tmp_path / "run")
+    kinds = [remark["kind"] for remark in json.loads((out / "metrics.json").read_text())["remarks"]]
+    assert kinds == ["not-finite", "fresh start 1"]
+    kept = read_tensors(out / "weights.safetensors")
+    assert kept["description.known"].any()
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+
+
+def test_with_nobody_to_hold_out_the_description_has_its_share(tmp_path):
+    few = read_people(write_people(tmp_path / "few", people=4, side=16))
+    out = train(few, tiny_plan(**PLAN | {"identities_per_batch": 2}), tmp_path / "run")
+    assert float(tercet.load(out).encoder.share) == pytest.approx(0.3)
+
+
+def test_the_description_alone_is_a_baseline(people, run):
+    model = tercet.load(run)
+    assert set(baselines_of(model)) == {"raw_pixels", "untrained", "description"}
+    with SampleStore.read(people, ImageFrontEnd(16, 16, 1, fit="stretch")) as store:
+        rows_N = np.arange(5)
+        x_ND = baselines_of(model)["description"](model, store, rows_N)
+        model.encoder.share.fill_(1.0)
+        np.testing.assert_allclose(x_ND, embed_rows(model.encoder, store, rows_N)[:, 8:], atol=1e-6)
