@@ -54,7 +54,7 @@ def test_forgeries_are_no_part_of_the_map(people, tmp_path):
     assert torch.equal(maps[0]["description.known"], maps[1]["description.known"])
 
 
-def test_the_share_is_that_of_the_best_figures_on_the_identities_held_out(people, run):
+def test_the_share_is_the_nearest_to_the_first_of_those_that_are_good_on_the_identities_held_out(people, run):
     """Found by embedding with every share in turn; the quick way has to come to the same."""
     model = tercet.load(run)
     held_out = model.split.split.validation
@@ -69,9 +69,11 @@ def test_the_share_is_that_of_the_best_figures_on_the_identities_held_out(people
             found[share] = (verification(pairs.scores, pairs.genuine).eer, retrieval(x_ND, labels_N).map_at_r)
         eer, map_at_r = validation.score(model.encoder, Ranks())
     share = round(float(model.encoder.share), 3)
-    best = min(validation.rank(*figures) for figures in found.values())
-    assert math.isclose(validation.rank(*found[share]), best, abs_tol=0.02)
-    assert eer == pytest.approx(found[share][0], abs=0.02) and map_at_r == pytest.approx(found[share][1], abs=0.02)
+    enough = min(validation.rank(*figures) for figures in found.values()) + 0.05 / math.sqrt(len(held_out))
+    good = [tried for tried, figures in found.items() if validation.rank(*figures) <= enough]
+    assert 0 < len(good) < len(SHARES), "a case in which there is something to choose"
+    assert share == min(good, key=lambda tried: abs(tried - 0.3))
+    assert (eer, map_at_r) == pytest.approx(found[share], abs=1e-4)
     assert len(set(found.values())) > 1, "the shares do differ"
     assert share == pytest.approx(float(tercet.load(run).encoder.share)), "and a run keeps its own"
 

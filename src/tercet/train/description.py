@@ -19,11 +19,12 @@ from tercet.train.plan import Plan
 from tercet.train.ranks import Ranks
 from tercet.train.rows import some_rows
 
-__all__ = ["settle", "with_description"]
+__all__ = ["START_SHARE", "settle", "with_description"]
 
 _MOST_ROWS: Final = 5000  # that the map is fitted to; more would take time from the training and change little
 _TOGETHER: Final = 64
-_SHARE: Final = 0.3  # until a validation has chosen, and where nobody is held out for one
+START_SHARE: Final = 0.3
+"""Of the description in the similarity until a validation chooses, and where nobody is held out for one."""
 
 
 def with_description(plan: Plan, store: SampleStore, identities: tuple[str, ...], ranks: Ranks) -> Plan:
@@ -39,7 +40,7 @@ def with_description(plan: Plan, store: SampleStore, identities: tuple[str, ...]
         middle, known = fitted
     if ranks.size > 1:
         middle, known = (torch.tensor(ranks.as_first(x.flatten().tolist())).view(x.shape) for x in (middle, known))
-    begun = {"description.middle": middle, "description.known": known, "share": torch.tensor(_SHARE)}
+    begun = {"description.middle": middle, "description.known": known, "share": torch.tensor(START_SHARE)}
     return replace(plan, start={**(plan.start or {}), **begun})
 
 
