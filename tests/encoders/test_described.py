@@ -100,6 +100,19 @@ def test_an_empty_sample_has_a_vector(config):
     torch.testing.assert_close(vectors_BD.norm(dim=1), torch.ones(1))
 
 
+def test_silence_is_described_by_nothing_much():
+    """And not by its rounding errors, which every machine has of its own."""
+    assert cepstral_statistics(torch.zeros(1, 8000)).norm() < 0.01
+    assert cepstral_statistics(torch.randn(1, 8000) * 1e-3).norm() == pytest.approx(1, abs=1e-5)
+
+
+def test_large_pictures_have_larger_cells_and_not_more_numbers():
+    assert DescribedConfig(ConvEncoderConfig(1, 64, 64), embedding_dim=256).described == 36 * 7 * 7
+    large = DescribedConfig(ConvEncoderConfig(1, 512, 512), embedding_dim=256)
+    assert large.described == 36 * 7 * 7 and large.cell == 64
+    assert large.build().description.describe(torch.randn(2, 1, 512, 512)).shape == (2, 36 * 7 * 7)
+
+
 def by_definition(x_MF: np.ndarray, labels_M: np.ndarray, width: int) -> np.ndarray:
     """The map, one identity at a time."""
     middle_F = x_MF.mean(axis=0)
@@ -111,6 +124,7 @@ def by_definition(x_MF: np.ndarray, labels_M: np.ndarray, width: int) -> np.ndar
         own_SK = (x_MF[labels_M == label] - middle_F) @ map_FK
         if len(own_SK) > 1:
             within_KK += np.cov(own_SK.T, bias=False)
+    within_KK /= (np.unique(labels_M, return_counts=True)[1] > 1).sum()
     within_KK += 0.1 * np.trace(within_KK) / width * np.eye(width)
     spread_K, turn_KK = np.linalg.eigh(within_KK)
     return map_FK @ turn_KK @ np.diag(spread_K**-0.5) @ turn_KK.T
@@ -184,7 +198,7 @@ def test_half_of_the_width_is_the_descriptions_as_far_as_that_goes():
         (lambda: DescribedConfig(VOICES.network, embedding_dim=65), "from 7 to 64"),
         (lambda: DescribedConfig(ConvEncoderConfig(1, 12, 40), embedding_dim=200), "16 x 16"),
         (lambda: VOICES.with_embedding_dim(1), "embedding_dim"),
-        (lambda: VOICES.with_embedding_dim(4097), "embedding_dim"),
+        (lambda: VOICES.with_embedding_dim(4097), "embedding_dim=4097"),
         (lambda: read_encoder(FACES.to_json() | {"network": None}), "network"),
         (lambda: read_encoder(FACES.to_json() | {"network": DrawingEncoderConfig(32, 32).to_json()}), "network"),
         (lambda: read_encoder(FACES.to_json() | {"more": 1}), "keys"),

@@ -12,11 +12,14 @@ import pytest
 import torch
 
 import tercet
+import tercet.functional as TF
 from synthetic import read_people, tiny_plan, write_people
-from tercet.data import ImageFrontEnd, Manifest, SampleStore
+from tercet.data import ImageFrontEnd, Manifest, SampleStore, split_identities
 from tercet.encoders.described import Description, fit_description
+from tercet.errors import DataError
 from tercet.evaluate import all_pairs, retrieval, verification
 from tercet.protocol import baselines_of
+from tercet.report.margin import curve_of_run
 from tercet.run.files import read_tensors
 from tercet.run.model import embed_rows
 from tercet.train import train
@@ -107,6 +110,46 @@ def test_with_nobody_to_hold_out_the_description_has_its_share(tmp_path):
     few = read_people(write_people(tmp_path / "few", people=4, side=16))
     out = train(few, tiny_plan(**PLAN | {"identities_per_batch": 2}), tmp_path / "run")
     assert float(tercet.load(out).encoder.share) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    "more", [{"warm_start": 3}, {"memory": 20, "memory_momentum": 0.9}, {"memory": 20}, {"mine_every": 4}, {"chunk": 5}]
+)
+def test_what_else_looks_at_vectors_looks_at_those_that_learn(people, run, tmp_path, more):
+    """Softmax weights, a bank, a search of the training set: in their width, and with no description among them."""
+    out = train(people, tiny_plan(**PLAN | more), tmp_path / "run")
+    newest = max(out.glob("checkpoints/step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    tensors = read_tensors(newest / "tensors.safetensors")
+    if "memory" in more:
+        assert tensors["memory.rows"].shape[1] == 8
+        assert not any("description" in name for name in tensors if name.startswith("memory."))
+    assert torch.equal(
+        read_tensors(out / "weights.safetensors")["description.known"],
+        read_tensors(run / "weights.safetensors")["description.known"],
+    )
+
+
+def test_pictures_that_cannot_be_read_are_told_in_one_line(tmp_path):
+    data = read_people(write_people(tmp_path / "people", side=16))
+    for identity in split_identities(data, seed=0).train:
+        for file in (data.root / identity).iterdir():
+            file.write_bytes(b"no picture")
+    with pytest.raises(DataError, match="cannot be trained on"):
+        train(data, tiny_plan(**PLAN), tmp_path / "run")
+
+
+def test_the_margin_curve_is_of_the_distances_that_the_margin_was_for(people, run):
+    model = tercet.load(run)
+    with SampleStore.read(people.of(model.split.split.test), model.front_end) as store:
+        rows_N = np.arange(len(store))
+        expected = TF.margin_curve(
+            torch.from_numpy(embed_rows(model.encoder.network, store, rows_N)),
+            torch.from_numpy(store.manifest.labels.copy()),
+            [0.1, 0.5],
+        )
+        curve = curve_of_run(model, store, margins=[0.1, 0.5])
+    assert float(model.encoder.share) > 0
+    np.testing.assert_allclose(curve.loss, expected.loss.numpy(), atol=1e-6)
 
 
 def test_the_description_alone_is_a_baseline(people, run):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import wave
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -184,6 +185,21 @@ class AudioFrontEnd:
             voices.append(tones_N * (0.6 + 0.4 * np.sin(2 * np.pi * (3 + voice) * at_N)))
         waves_4N = np.stack(voices)
         return np.rint(waves_4N / 3 * 32767 * _PEAK).clip(-32768, 32767).astype(np.int16)[:, None]
+
+    def golden_file(self) -> bytes:
+        """A WAV file of two channels at 44.1 kHz: a voice of syllables with pauses between its words, and a hum."""
+        at_N = np.arange(5 * 44_100) / 44_100
+        syllables_N = np.clip(np.sin(2 * np.pi * 3 * at_N), 0, 1) * (np.sin(2 * np.pi * 0.4 * at_N - 1) > -0.3)
+        voice_N = sum(np.sin(overtone * 2 * np.pi * (120 + 9 * at_N) * at_N) / overtone for overtone in range(1, 20))
+        left_N = 0.2 * syllables_N * voice_N
+        channels_N2 = np.stack([left_N, 0.5 * left_N + 0.001 * np.sin(2 * np.pi * 50 * at_N)], axis=1)
+        file = io.BytesIO()
+        with wave.open(file, "wb") as wav:
+            wav.setnchannels(2)
+            wav.setsampwidth(2)
+            wav.setframerate(44_100)
+            wav.writeframes(np.rint(channels_N2 * 32767).astype("<i2").tobytes())
+        return file.getvalue()
 
     def to_json(self) -> dict[str, object]:
         """The settings as JSON values; `from_json` reads them back."""

@@ -85,6 +85,13 @@ class FrontEnd(Protocol):
         """Synthetic samples [4, *shape], alike on every machine: a loaded model must give their vectors again."""
         ...
 
+    def golden_file(self) -> bytes:
+        """A synthetic file with what decoding has to deal with, of which a loaded model must make the same sample.
+
+        Empty where there can be none.
+        """
+        ...
+
     def to_json(self) -> dict[str, object]:
         """The settings as JSON values, with `kind`; `read_front_end` reads them back."""
         ...

@@ -1,4 +1,4 @@
-"""Histograms of oriented gradients: the description of a drawing that a network has to beat.
+"""Histograms of oriented gradients: what can be said of a picture without a network.
 
 Legend: B batch, H height, W width, O orientations, h and w cells down and across, D width of a vector.
 """

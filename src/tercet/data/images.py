@@ -226,6 +226,17 @@ class ImageFrontEnd:
         waves = [((row * (3 + wave) + column * (7 - wave) + 40 * channel * wave) % 256) for wave in range(4)]
         return np.stack(waves).astype(np.uint8)
 
+    def golden_file(self) -> bytes:
+        """A PNG picture of slanted waves with a transparent corner, to be turned upright by its EXIF note."""
+        row, column = np.mgrid[:90, :120]
+        waves = [(row * (2 + wave) + column * (5 - wave)) % 256 for wave in range(3)]
+        rgba = np.stack([*waves, 255 * (row + column > 60)], axis=2).astype(np.uint8)
+        exif = Image.Exif()
+        exif[_ORIENTATION] = 6
+        file = io.BytesIO()
+        Image.fromarray(rgba).save(file, "PNG", exif=exif)
+        return file.getvalue()
+
     def to_json(self) -> dict[str, object]:
         """The settings as JSON values; `from_json` reads them back."""
         return {"kind": self.kind, **{field.name: getattr(self, field.name) for field in fields(self)}}

@@ -17,6 +17,7 @@ Legend: B batch, H height, W width, D width of a vector.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -136,6 +137,17 @@ class SignatureFrontEnd:
     def golden(self) -> npt.NDArray[np.uint8]:
         """Four synthetic samples: slanted waves of several lengths."""
         return self._pictures().golden()
+
+    def golden_file(self) -> bytes:
+        """A PNG picture of a dark flourish on paper that is lighter on one side, and a small blot."""
+        row, column = np.mgrid[:160, :320].astype(np.float64)
+        paper = 215 + column / 10
+        line = np.abs(row - 80 - 40 * np.sin(column / 23) * np.sin(column / 71)) < 3 + 2 * np.sin(column / 9)
+        blot = (row - 30) ** 2 + (column - 250) ** 2 < 30
+        paper[line & (column > 40) & (column < 290) | blot] -= 150
+        file = io.BytesIO()
+        Image.fromarray(paper.astype(np.uint8)).save(file, "PNG")
+        return file.getvalue()
 
     def to_json(self) -> dict[str, object]:
         """The settings as JSON values; `from_json` reads them back."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from tercet.encoders.configuration import read_config
 from tercet.encoders.convnet import ConvEncoder, ConvEncoderConfig
-from tercet.encoders.described import DescribedConfig, DescribedEncoder
+from tercet.encoders.described import DescribedConfig, DescribedEncoder, learning_part
 from tercet.encoders.drawing import DrawingEncoder, DrawingEncoderConfig
 from tercet.encoders.pretrained import PretrainedConfig, PretrainedEncoder
 from tercet.encoders.sources import Backbone, find_backbone
@@ -31,6 +31,7 @@ __all__ = [
     "SpeechEncoderConfig",
     "build_encoder",
     "find_backbone",
+    "learning_part",
     "read_encoder",
 ]
 

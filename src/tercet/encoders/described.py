@@ -11,7 +11,8 @@ The similarity of two samples is so (1 - share) times that by the network plus s
 network that has trained for minutes on a few hundred identities and such a description err on different pairs, and
 together on fewer, most of all where few false matches are allowed.
 
-In training mode the vectors are the network's alone, N numbers: what it learns does not depend on the description.
+In training mode the vectors are the network's alone, N numbers: the gradient of a batch does not depend on the
+description. What else looks at the vectors that learn takes them of `learning_part`.
 
 The map (`fit_description`) keeps the K directions in which the training samples differ most, and divides them by how
 much the samples of one identity differ (within-class covariance normalisation). Until it is fitted, `share` is 0, and
@@ -39,12 +40,13 @@ from tercet.encoders.convnet import ConvEncoderConfig
 from tercet.encoders.speech import SpeechEncoderConfig
 from tercet.errors import InvalidInput
 
-__all__ = ["DescribedConfig", "DescribedEncoder", "Description", "fit_description"]
+__all__ = ["DescribedConfig", "DescribedEncoder", "Description", "fit_description", "learning_part"]
 
-_LIMITS: Final = {"embedding_dim": (2, 4096)}
-_CELL: Final = 8  # side of the histograms' cells in pixels
+_LIMITS: Final = {"embedding_dim": (2, 2048)}
+_CELL: Final = 8  # least side of the histograms' cells in pixels
+_CELLS: Final = 8  # and about so many of them along the shorter side, so that F stays within thousands
 _THUMBNAIL: Final = 8
-_SHRINKAGE: Final = 0.1  # of the covariance within identities, towards its mean
+_SHRINKAGE: Final = 0.1  # of the mean variance within identities, which is added in every direction
 
 
 @final
@@ -86,7 +88,13 @@ class DescribedConfig:
         if isinstance(network, SpeechEncoderConfig):
             return CEPSTRAL_STATISTICS
         colours = 3 * _THUMBNAIL**2 if network.channels == 3 else 0
-        return 36 * (network.height // _CELL - 1) * (network.width // _CELL - 1) + colours
+        return 36 * (network.height // self.cell - 1) * (network.width // self.cell - 1) + colours
+
+    @property
+    def cell(self) -> int:
+        """The side of the histograms' cells in pixels; 8 for pictures of up to 71."""
+        network = self.network
+        return max(_CELL, min(network.height, network.width) // _CELLS) if isinstance(network, ConvEncoderConfig) else 0
 
     @property
     def mirrored(self) -> bool:
@@ -99,8 +107,9 @@ class DescribedConfig:
 
     def with_embedding_dim(self, embedding_dim: int) -> DescribedConfig:
         """The same with another width of the embedding: half of it the description's, as far as that goes."""
-        if type(embedding_dim) is not int or embedding_dim < 2:
-            raise InvalidInput(f"embedding_dim={embedding_dim!r} must be a whole number from 2 to 4096")
+        least, most = _LIMITS["embedding_dim"]
+        if type(embedding_dim) is not int or not least <= embedding_dim <= most:
+            raise InvalidInput(f"embedding_dim={embedding_dim!r} must be a whole number from {least} to {most}")
         known = min(embedding_dim // 2, self.described)
         return replace(
             self, network=self.network.with_embedding_dim(embedding_dim - known), embedding_dim=embedding_dim
@@ -142,7 +151,7 @@ class Description(nn.Module):
 
     def __init__(self, config: DescribedConfig) -> None:
         super().__init__()
-        self.mirrored = config.mirrored
+        self.mirrored, self.cell = config.mirrored, config.cell
         self.register_buffer("middle", torch.zeros(config.described))
         self.register_buffer("known", torch.zeros(config.described, config.known))
 
@@ -156,8 +165,8 @@ class Description(nn.Module):
             if x.ndim == 3:
                 return cepstral_statistics(x[:, 0])
             x_BCHW = x.float()
-            described_BF = _picture(x_BCHW)
-            return described_BF + _picture(x_BCHW.flip(3)) if self.mirrored else described_BF
+            described_BF = _picture(x_BCHW, self.cell)
+            return described_BF + _picture(x_BCHW.flip(3), self.cell) if self.mirrored else described_BF
 
 
 @final
@@ -192,14 +201,19 @@ class DescribedEncoder(nn.Module):
             return nn.functional.normalize(torch.cat(parts, dim=1), dim=1)
 
 
+def learning_part(encoder: nn.Module) -> nn.Module:
+    """What of an encoder gives the vectors that the loss sees: the network, where a description stands beside it."""
+    return encoder.network if isinstance(encoder, DescribedEncoder) else encoder
+
+
 def fit_description(
     described_MF: npt.NDArray[np.float32], labels_M: npt.NDArray[np.int64], width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The middle [F] and the map [F, K] for the descriptions of training samples.
 
-    The covariance of the samples gives R = min(K, rank) principal directions P; W is the covariance within identities
-    along them, the mean of the identities' own, each counting alike however many samples it has, shrunk by a tenth
-    towards its mean variance. The map is P W^(-1/2), with zeros for what is missing to K columns.
+    The covariance of the samples gives R = min(K, rank) principal directions P. W is the covariance within identities
+    along them: the mean of the identities' own, each counting alike however many samples it has, plus a tenth of its
+    mean variance in every direction. The map is P W^(-1/2), with zeros for what is missing to K columns.
 
     Cost: O(M F^2 + F^3), in float64. Source: Hatch, Kajarekar and Stolcke, Within-class covariance normalization for
     SVM-based speaker recognition, Interspeech 2006.
@@ -221,18 +235,18 @@ def fit_description(
     several_M = count_I[identity_M] > 1
     apart_MR = (x_MR - (sum_IR / count_I[:, None])[identity_M])[several_M]
     apart_MR /= np.sqrt(count_I[identity_M][several_M] - 1)[:, None]
-    within_RR = apart_MR.T @ apart_MR
+    within_RR = apart_MR.T @ apart_MR / max(1, (count_I > 1).sum())
     floor = _SHRINKAGE * np.trace(within_RR) / max(kept, 1)
     if floor > 0:  # else all samples of each identity are the same, and there is nothing to divide by
         spread_R, turn_RR = np.linalg.eigh(within_RR + floor * np.eye(kept))
-        map_FR = map_FR @ (turn_RR / np.sqrt(spread_R)) @ turn_RR.T * np.sqrt(floor)
+        map_FR = map_FR @ (turn_RR / np.sqrt(spread_R)) @ turn_RR.T
     map_FK = np.zeros((len(middle_F), width))
     map_FK[:, :kept] = map_FR
     return torch.from_numpy(middle_F).float(), torch.from_numpy(map_FK).float()
 
 
-def _picture(x_BCHW: torch.Tensor) -> torch.Tensor:
-    shapes_BF = oriented_gradients(x_BCHW.mean(dim=1), cell=_CELL)
+def _picture(x_BCHW: torch.Tensor, cell: int) -> torch.Tensor:
+    shapes_BF = oriented_gradients(x_BCHW.mean(dim=1), cell=cell)
     if x_BCHW.shape[1] != 3:
         return shapes_BF
     thumbnail_BF = nn.functional.adaptive_avg_pool2d(x_BCHW, _THUMBNAIL).flatten(1)

@@ -180,8 +180,8 @@ def _reading(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
     lines = [
         "In brackets: 95 % intervals, from drawing the scored identities again with replacement. The baseline "
         "without a network and the untrained network (same shape, same front end, random weights), and where there "
-        "is a pretrained one that network as it was published (frozen), are scored on the same samples: what training "
-        "is worth is the distance to them."
+        "is one the description beside the network alone, or a pretrained network as it was published (frozen), are "
+        "scored on the same samples: what training is worth is the distance to them."
     ]
     if evaluation["identities"] < 20:
         lines.append(

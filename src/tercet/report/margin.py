@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tercet.data import SampleStore
+from tercet.encoders import DescribedEncoder
 from tercet.errors import InvalidInput
 from tercet.functional import margin_curve
 from tercet.protocol import scored_rows
@@ -98,9 +99,11 @@ def curve_of_vectors(
     *,
     margins: Sequence[float] | None = None,
 ) -> RunCurve:
-    """The same of embeddings that are there already; whole identities of them, evenly, above 4,096."""
+    """The same of the model's embeddings that are there already; whole identities of them, evenly, above 4,096."""
     kept = _some_of(labels_N)
     x_ND, labels_N = torch.from_numpy(vectors_ND[kept]), labels_N[kept]
+    if isinstance(model.encoder, DescribedEncoder):  # the margin is one of the network's distances
+        x_ND = torch.nn.functional.normalize(x_ND[:, : model.encoder.config.network.embedding_dim], dim=1)
     training = model.config["training"]
     wanted = sorted(margins) if margins is not None else MARGINS.tolist()
     found = margin_curve(x_ND, torch.from_numpy(labels_N), wanted, distance=str(training["distance"]))

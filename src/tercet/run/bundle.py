@@ -34,7 +34,7 @@ from torch import nn
 import tercet
 from tercet.data import FrontEnd, Split, read_front_end
 from tercet.encoders import build_encoder
-from tercet.errors import InvalidInput, RunError, TercetError
+from tercet.errors import DataError, InvalidInput, RunError, TercetError
 from tercet.run.files import read_json, read_tensors, write_json, write_tensors
 
 __all__ = [
@@ -132,7 +132,10 @@ def save_model(
     network.load_state_dict(weights)
     fingerprint = fingerprint_of(front_end, encoder, weights)
     split_sha256 = write_split(path, split)
-    write_tensors(path / "golden.safetensors", {"vectors": _golden(front_end, network.eval())})
+    golden = {"vectors": _golden(front_end, network.eval())}
+    if (decoded := _decoded(front_end)) is not None:
+        golden["decoded"] = decoded
+    write_tensors(path / "golden.safetensors", golden)
     write_json(path / "metrics.json", metrics)
     weights_sha256 = write_tensors(path / "weights.safetensors", weights)
     config = {
@@ -184,7 +187,8 @@ def open_bundle(path: Path) -> Bundle:
             f"{path / 'run.json'}: damaged, its front end or encoder is not the one the model was saved with"
         )
     encoder.eval()
-    golden = read_tensors(path / "golden.safetensors").get("vectors")
+    kept = read_tensors(path / "golden.safetensors")
+    golden = kept.get("vectors")
     found = _golden(front_end, encoder)
     if (
         golden is None
@@ -192,6 +196,9 @@ def open_bundle(path: Path) -> Bundle:
         or not torch.allclose(golden, found, rtol=0, atol=GOLDEN_TOLERANCE)
     ):
         raise RunError(f"{path}: the model does not give the vectors it gave when it was saved (golden.safetensors)")
+    # Runs from before this was kept do not have it.
+    if "decoded" in kept and not _reads_alike(kept["decoded"], _decoded(front_end)):
+        raise RunError(f"{path}: files are not read as they were when the model was saved (golden.safetensors)")
     # Who was trained on decides who may be scored: another run's split would make honest figures false.
     return Bundle(config, front_end, encoder, read_split(path, sha256=str(config["split_sha256"])))
 
@@ -252,3 +259,20 @@ def _golden(front_end: FrontEnd, encoder: nn.Module) -> torch.Tensor:
     """Vectors of the front end's synthetic samples, which every machine makes alike."""
     vectors_4D: torch.Tensor = encoder(front_end.normalise(torch.from_numpy(front_end.golden())))
     return vectors_4D
+
+
+def _decoded(front_end: FrontEnd) -> torch.Tensor | None:
+    """What the front end makes of a file of its own; None where it has none, or its limits are below that file."""
+    blob = front_end.golden_file()
+    try:
+        return torch.from_numpy(front_end.decode_bytes(blob, "golden file").copy()) if blob else None
+    except DataError:
+        return None
+
+
+def _reads_alike(golden: torch.Tensor, found: torch.Tensor | None) -> bool:
+    """Whether two samples are the same but for how libraries round: a step in 255 on average."""
+    if found is None or (golden.shape, golden.dtype) != (found.shape, found.dtype):
+        return False
+    apart = (golden.double() - found.double()).abs().mean()
+    return float(apart) <= torch.iinfo(golden.dtype).max / 255

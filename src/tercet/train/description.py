@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -21,7 +22,7 @@ from tercet.train.rows import some_rows
 
 __all__ = ["START_SHARE", "settle", "with_description"]
 
-_MOST_ROWS: Final = 5000  # that the map is fitted to; more would take time from the training and change little
+_MOST_ROWS: Final = 5000  # that the map is fitted to; more would take time and change little
 _TOGETHER: Final = 64
 START_SHARE: Final = 0.3
 """Of the description in the similarity until a validation chooses, and where nobody is held out for one."""
@@ -36,7 +37,11 @@ def with_description(plan: Plan, store: SampleStore, identities: tuple[str, ...]
     if not isinstance(config, DescribedConfig):
         return plan
     middle, known = torch.zeros(config.described), torch.zeros(config.described, config.known)
-    if fitted := ranks.by_first(lambda: _fitted(config, store, identities)):
+    rows_M = some_rows(store, identities, most=_MOST_ROWS)
+    rows_M = rows_M[store.manifest.genuine[rows_M]]
+    if not len(rows_M):
+        return plan  # which cannot be trained, and whoever makes the batches will say so
+    if fitted := ranks.by_first(lambda: _fitted(config, store, rows_M)):
         middle, known = fitted
     if ranks.size > 1:
         middle, known = (torch.tensor(ranks.as_first(x.flatten().tolist())).view(x.shape) for x in (middle, known))
@@ -51,10 +56,8 @@ def settle(encoder: nn.Module, share: float) -> None:
 
 
 def _fitted(
-    config: DescribedConfig, store: SampleStore, identities: tuple[str, ...]
+    config: DescribedConfig, store: SampleStore, rows_M: npt.NDArray[np.int64]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    rows_M = some_rows(store, identities, most=_MOST_ROWS)
-    rows_M = rows_M[store.manifest.genuine[rows_M]]
     describe = Description(config).describe
     parts = (rows_M[start : start + _TOGETHER] for start in range(0, len(rows_M), _TOGETHER))
     described = [describe(store.front_end.normalise(store.take(part))).numpy() for part in parts]

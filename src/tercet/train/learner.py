@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tercet.encoders import DescribedConfig
 from tercet.errors import InvalidInput
 from tercet.losses import AutoMargin
 from tercet.train.batches import Batch
@@ -68,7 +69,8 @@ class Learner:
         self.warm_start: WarmStart | None = None
         parameters = _decayed(self.encoder, settings.weight_decay)
         if settings.warm_start:
-            width = plan.encoder.embedding_dim
+            config = plan.encoder.network if isinstance(plan.encoder, DescribedConfig) else plan.encoder
+            width = config.embedding_dim
             self.warm_start = WarmStart(labels, width, seed=settings.seed, device=engine.device)
             parameters.append({"params": list(self.warm_start.parameters()), "weight_decay": 0.0})
         self.optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)

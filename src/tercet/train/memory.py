@@ -23,6 +23,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from tercet.encoders import learning_part
 from tercet.losses import TripletLoss
 
 __all__ = ["MemoryBank"]
@@ -54,7 +55,7 @@ class MemoryBank:
         empty = torch.zeros(0, dtype=torch.int64, device=self._device)
         self._labels_M, self._samples_M, self._steps_M = empty, empty, empty
         if self.follower is not None:
-            self.follower.load_state_dict(encoder.state_dict())
+            self.follower.load_state_dict(learning_part(encoder).state_dict())
 
     def __len__(self) -> int:
         return len(self._labels_M)
@@ -99,6 +100,7 @@ class MemoryBank:
         """Move the momentum encoder, where there is one, towards the trained one."""
         if self.follower is None or self.momentum is None:
             return
+        encoder = learning_part(encoder)
         for slow, now in zip(self.follower.parameters(), encoder.parameters(), strict=True):
             slow.lerp_(now.detach(), 1 - self.momentum)
         for slow_buffer, buffer in zip(self.follower.buffers(), encoder.buffers(), strict=True):
@@ -125,5 +127,5 @@ class MemoryBank:
 
 
 def _frozen(encoder: nn.Module) -> nn.Module:
-    """A copy that embeds as the encoder does in use, without dropout."""
-    return copy.deepcopy(encoder).eval().requires_grad_(False)
+    """A copy that embeds as the encoder does in training, but without dropout."""
+    return copy.deepcopy(learning_part(encoder)).eval().requires_grad_(False)

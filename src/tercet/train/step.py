@@ -139,10 +139,11 @@ class DividedStep:
         return _at_least_single(x_CD)
 
     def _seed(self, seed: int) -> None:
-        """As `torch.manual_seed`, which on a machine without a GPU notes the whole call stack each time."""
-        torch.default_generator.manual_seed(seed)
-        if self.ranks.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        if self.ranks.device.type == "cpu":
+            # On a machine without a GPU `torch.manual_seed` notes the whole call stack each time.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def _chunks(self, rows: int) -> list[slice]:
         own = self.ranks.share(rows)

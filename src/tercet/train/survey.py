@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from tercet.data import SampleStore
+from tercet.encoders import learning_part
 from tercet.errors import RunError
 from tercet.run.files import read_tensors, write_tensors
 from tercet.run.model import embed_rows
@@ -103,6 +104,7 @@ class Survey:
         Raises:
             RunError: A tile cannot be written, or another process has gone.
         """
+        encoder = learning_part(encoder)  # what is hard for a description stays so
         place = self.folder / f"{step:09d}-{_digest(encoder)}"
         if self.long:
             self.ranks.by_first(lambda: self._clear_but(place))

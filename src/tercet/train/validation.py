@@ -44,7 +44,7 @@ class Validation:
         self.store = store
         self.rows_N = _scorable(store, identities)
         self.identities = len(np.unique(store.manifest.labels[self.rows_N]))
-        self.known: _Scored | None = None  # by the description beside the network, which stays as it is
+        self.described: _Scored | None = None  # by the description beside the network, which stays as it is
         self.forged = bool((store.manifest.kinds[self.rows_N] != GENUINE).any())
 
     def __bool__(self) -> bool:
@@ -77,10 +77,10 @@ class Validation:
         """
         if not isinstance(encoder, DescribedEncoder):
             return *self._figures(self._scored(encoder)), 0.0
-        if self.known is None:
-            self.known = self._scored(encoder.description)
+        if self.described is None:
+            self.described = self._scored(encoder.description)
         network = self._scored(encoder.network)
-        found = [(*self._figures(network.beside(self.known, share)), share) for share in SHARES]
+        found = [(*self._figures(network.beside(self.described, share)), share) for share in SHARES]
         enough = min(self.rank(eer, map_at_r) for eer, map_at_r, _ in found) + _CHANCE / math.sqrt(self.identities)
         return min(
             (figures for figures in found if self.rank(*figures[:2]) <= enough),
