@@ -38,9 +38,19 @@ def test_training_writes_a_run_and_prints_the_test_as_one_json_object(run, digit
     assert "training on 125 samples of 5 identities" in ended.err
     assert "loss" in ended.err and "d+" in ended.err and "images/s" in ended.err
 
+    assert "report" not in found and not (out / "report.html").exists()
     again = run(*args)
     assert again.refused(str(out), "is there already")
     assert json.loads((out / "run.json").read_text()) == config
+
+
+def test_model_figures_and_report_come_from_one_command(run, digits, tmp_path):
+    out = tmp_path / "run"
+    ended = run("train", digits / "digits.csv", "--task", "digits", "--epochs", "1", "--out", out, "--report", "--json")
+    assert ended.code == 0 and ended.json["report"] == str(out / "report.html")
+    page = (out / "report.html").read_text()
+    assert ended.json["model"] in page and "What a model for digits makes of identities it has never seen" in page
+    assert "tercet report" not in ended.err, "it is not told to do next what is done"
 
 
 def test_options_of_scale_reach_the_training(run, digits: Path, tmp_path: Path) -> None:

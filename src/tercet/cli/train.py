@@ -24,6 +24,7 @@ from tercet.cli.forgeries import show_kinds
 from tercet.cli.held_out import FoldOption, PairsOption, held_out
 from tercet.cli.output import JsonOption, Screen, program
 from tercet.cli.progress import Training, scoring
+from tercet.cli.report import PAGE, make_report
 from tercet.cli.scale import (
     BatchSizeOption,
     CategoriesOption,
@@ -92,7 +93,12 @@ def train(
             show_default="auto",
         ),
     ] = None,
-    embedding_dim: Annotated[int | None, typer.Option(help="Width of the embedding.", show_default="by task")] = None,
+    embedding_dim: Annotated[
+        int | None,
+        typer.Option(
+            help="Width of the embedding, of which a description beside the network has half.", show_default="by task"
+        ),
+    ] = None,
     encoder: EncoderOption = None,
     freeze: FreezeOption = False,
     download: DownloadOption = False,
@@ -135,6 +141,9 @@ def train(
     tensorboard: TensorboardOption = False,
     pairs: PairsOption = None,
     fold: FoldOption = None,
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Write RUN/report.html too, as tercet report RUN does.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the last checkpoint in RUN stands.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -194,8 +203,12 @@ def train(
         trials=trials,
     )
     screen.say(f"model {result['model']} in {out}")
+    if with_report:
+        result["report"] = str(make_report(out, None, out / PAGE, "auto", screen))
+        screen.say(f"report {result['report']}")
     screen.say("try next:")
-    screen.say(f"  {program()} report {out}")
+    if not with_report:
+        screen.say(f"  {program()} report {out}")
     screen.say(f"  {program()} calibrate {out} {data} --fmr 0.01")
     screen.say(f"  {program()} search {out} FILE --gallery {data}")
     screen.emit(result)
