@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tercet.cli.main import main
-from writers import draw, write_writers
+from tercet.run import load
+from writers import draw, signature, write_writers
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,62 @@ def test_evaluate_in_words(writers, run_of_writers, run):
     ):
         assert words in ended.out
     assert "too few identities have more than 99 genuine samples" in ended.err
+
+
+@pytest.fixture
+def listed(writers: Path, tmp_path: Path) -> Path:
+    """A manifest of the writers with their forgeries, and of four simple ones each: another shape under the name."""
+    random, rows = np.random.default_rng(1), []
+    for writer in sorted(writers.iterdir()):
+        for kind, folder in (("genuine", "genuine"), ("skilled", "forged")):
+            rows += [(path, writer.name, kind) for path in sorted((writer / folder).iterdir())]
+        for number in range(4):
+            shape = np.stack([random.uniform(0.2, 1, size=(2, 5)), random.uniform(0, 2 * np.pi, size=(2, 5))])
+            simple = tmp_path / f"{writer.name}_{number}.png"
+            draw(signature(shape, random, jitter=0.08)).save(simple)
+            rows.append((simple, writer.name, "simple"))
+    with (tmp_path / "writers.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "identity", "kind"), *rows])
+    return tmp_path / "writers.csv"
+
+
+def test_simple_forgeries_of_a_manifest_have_figures_of_their_own(listed, writers, run_of_writers, run):
+    found = run("evaluate", run_of_writers, listed, "--references", "3", "--json").json
+    # Test identities: 3 of 12, 7 genuine, 5 skilled and 4 simple forgeries each.
+    kinds = found["by_kind"]
+    assert set(kinds) == {"random", "skilled", "simple", "thresholds"}
+    assert found["forgeries"] == 3 * (5 + 4)
+    assert (kinds["skilled"]["impostor"], kinds["simple"]["impostor"]) == (3 * 5 * 7, 3 * 4 * 7)
+    assert found["intervals"]["by_kind"]["simple"]["eer"]["ci95"] is not None
+    model = load(run_of_writers)
+    scores = []
+    for writer in model.split.split.test:
+        simple_MD = model.embed(sorted(listed.parent.glob(f"{writer}_*.png")))
+        genuine_ND = model.embed(sorted((writers / writer / "genuine").iterdir()))
+        scores += (simple_MD @ genuine_ND.T).ravel().tolist()
+    for at in kinds["thresholds"]:
+        assert set(at["far"]) == {"random", "skilled", "simple"}
+        assert at["far"]["simple"] == pytest.approx(np.mean(np.array(scores) >= at["threshold"]), abs=1 / len(scores))
+    accepted = kinds["thresholds"][0]["far"]
+    assert 0 < accepted["simple"] < accepted["skilled"], "another shape is easier to tell than an imitation"
+    references = found["references"]
+    three = references["by_count"]["3"]
+    assert references["threshold_on"] == "skilled"
+    assert three["questioned"]["simple"] == 3 * 4
+    for figures in (three, found["baselines"]["hog"]["references"]["by_count"]["3"]):
+        for key in ("eer", "eer_user", "far"):
+            assert set(figures[key]) == {"random", "skilled", "simple"}
+            assert 0 <= figures[key]["simple"]["mean"] <= 1
+    assert "simple" in found["baselines"]["hog"]["by_kind"]
+
+
+def test_simple_forgeries_are_named_in_what_is_printed(listed, run_of_writers, run):
+    ended = run("evaluate", run_of_writers, listed, "--references", "3")
+    assert ended.code == 0
+    [kinds] = [line for line in ended.out.splitlines() if line.startswith("simple forgeries")]
+    assert f" {3 * 4 * 7} " in kinds
+    assert "% of simple forgeries" in ended.out
+    assert "EER, simple" in " ".join(ended.out.split())
 
 
 def test_a_classifier_for_each_writer(writers, run_of_writers, run):

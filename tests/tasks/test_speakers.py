@@ -42,7 +42,8 @@ def test_a_run_on_speech_is_evaluated_beside_cepstral_statistics(place, tercet):
     assert code == 0 and set(found["baselines"]) >= {"mfcc_statistics", "untrained"}
     assert found["eer"] < 0.5 and found["recall"]["1"] > 0.5
     config = json.loads((place / "run" / "run.json").read_text())
-    assert (config["front_end"]["kind"], config["encoder"]["kind"]) == ("audio", "speech")
+    assert (config["front_end"]["kind"], config["encoder"]["kind"]) == ("audio", "described")
+    assert config["encoder"]["network"]["kind"] == "speech"
     assert config["packages"]["soundfile"]
 
 
