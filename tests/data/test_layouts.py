@@ -125,6 +125,48 @@ def test_folders_that_hold_nothing_to_learn_from(tmp_path):
     assert complaint(tmp_path).startswith("no sample in its 1 folder(s); looked for .bmp .gif")
 
 
+@pytest.mark.parametrize(
+    ("names", "below"),
+    [
+        (["train/ada/1.png", "train/bob/2.png", "Test/eve/1.png"], "train"),
+        (["dev/ada/1.png", "test/eve/1.png", "val/1.png"], "dev"),
+        (["images/ada/1.png", "images/bob/1.png"], "images"),
+        (["wav/ada/1.png"], "wav"),
+        (["lfw/ada/1.png", "lfw/bob/2.png"], "lfw"),
+        (["lfw/lfw/ada/1.png", "lfw/lfw/bob/deep/2.png"], "lfw/lfw"),
+        (["lfw/ada/1.png"], "lfw"),
+    ],
+)
+def test_a_folder_too_high_is_refused_with_the_one_to_try_unless_asked_for(names, below, tmp_path):
+    touch(tmp_path, *names, "list.csv")
+    assert complaint(tmp_path).endswith(f"; try {tmp_path / below}, or --layout folders if they are what is told apart")
+    assert len(read(tmp_path, "folders")) == len(names)
+    assert read(tmp_path / below).identities
+
+
+def test_kinds_in_place_of_identities_are_refused(tmp_path):
+    touch(tmp_path, "genuine/1.png", "forged/1.png")
+    assert complaint(tmp_path) == (
+        "its folders are named forged, genuine, which are parts or kinds of data and no identities; put the samples of"
+        " each identity in a folder, or give --layout folders if they are what is told apart"
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train/1.png", "bus/1.png"],  # vehicles
+        ["ada/1.png", "ada/deep/2.png"],
+        ["ada/1.png"],
+        ["ada/x/1.png", "test/x/1.png"],
+        ["s1/1.png", "s2/1.png"],
+    ],
+)
+def test_identities_of_any_other_name_are_not_refused(names, tmp_path):
+    touch(tmp_path, *names)
+    assert len(read(tmp_path)) == len(names)
+
+
 def test_a_path_that_no_file_can_have(tmp_path, monkeypatch):
     assert complaint(Path("a" * 5000)) == "File name too long"
 

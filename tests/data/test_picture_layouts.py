@@ -93,6 +93,28 @@ def oml(root: Path) -> Path:
     return root / "df.csv"
 
 
+def lfw(root: Path) -> Path:
+    for person, count in (("Abel_Pacheco", 2), ("George_W_Bush", 3)):
+        for number in range(count):
+            draw(root / person / f"{person}_{number + 1:04d}.jpg")
+    (root / "pairs.txt").write_text("1\t1\nAbel_Pacheco\t1\t2\nAbel_Pacheco\t1\tGeorge_W_Bush\t3\n")
+    return root
+
+
+def orl(root: Path) -> Path:
+    for person in (1, 2, 40):
+        for number in (1, 10):
+            draw(root / f"s{person}" / f"{number}.pgm")
+    (root / "README").write_text("as published")
+    return root
+
+
+def casia(root: Path) -> Path:
+    for person in ("0000045", "0000099"):
+        draw(root / person / "001.jpg")
+    return root
+
+
 CASES = {
     "cub": (cub, "images", {"099.Ovenbird", "100.Pelican"}, {"101.White_Pelican", "200.Yellowthroat"}),
     "cars": (cars, "images", {"Car 1", "Car 98"}, {"Car 99", "Car 196"}),
@@ -100,7 +122,15 @@ CASES = {
     "in-shop": (in_shop, "images", {"id_1", "id_2"}, {"id_3", "id_4"}),
     "oml": (oml, "images", {"1", "2"}, {"3", "4"}),
     "vggface2": (vggface2, "faces", {"n000002", "n000003"}, {"n000001", "n000009"}),
+    # Published without a split of the people: tercet divides them.
+    "lfw": (lfw, "faces", {"Abel_Pacheco", "George_W_Bush"}, None),
+    "orl": (orl, "faces", {"s1", "s2", "s40"}, None),
+    "casia": (casia, "faces", {"0000045", "0000099"}, None),
 }
+
+
+def test_every_layout_of_pictures_is_tried_here():
+    assert {layout.name for task in ("images", "faces") for layout in load_task(task).layouts} == set(CASES)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -110,7 +140,7 @@ def test_a_layout_is_recognised_and_split_by_class(name, tmp_path):
     task = load_task(task_name)
     assert [layout.name for layout in task.layouts if layout.recognise(path)] == [name]
     found = task.read(path)
-    assert parts(found) == {"train": train, "test": test}
+    assert parts(found) == ({"": train} if test is None else {"train": train, "test": test})
     assert found == task.read(path, layout=name) and not found.skipped
     assert all(row.path.is_file() for row in found.rows)
 
@@ -146,6 +176,37 @@ def test_the_sequence_of_a_data_frame_is_the_group_and_one_part_of_vggface2_is_d
 
 
 @pytest.mark.parametrize(
+    ("write", "folder"),
+    [(lfw, "lfw"), (lfw, "lfw-deepfunneled/lfw-deepfunneled"), (orl, "att_faces/orl_faces"), (casia, "CASIA-WebFace")],
+)
+def test_faces_are_found_in_the_folder_that_an_archive_unpacks_to(write, folder, tmp_path):
+    faces = load_task("faces")
+    found = faces.read(write(tmp_path / "data" / folder))
+    (tmp_path / "data" / "readme.txt").write_text("as published")
+    assert faces.read(tmp_path / "data") == found
+    assert faces.read(tmp_path / "data", layout=write.__name__) == found
+
+
+def test_casia_as_insightface_unpacks_it(tmp_path):
+    for person in ("0_0_0000000", "0_0_0000001"):
+        draw(tmp_path / person / "0_0.jpg")
+    faces = load_task("faces")
+    assert [layout.name for layout in faces.layouts if layout.recognise(tmp_path)] == ["casia"]
+    assert faces.read(tmp_path).identities == ("0_0_0000000", "0_0_0000001")
+
+
+def test_faces_of_other_names_are_a_folder_a_person(tmp_path):
+    for picture in ("s1/front.jpg", "Abel_Pacheco/1.jpg", "n1/0001.jpg", "0000045/portrait.jpg"):
+        draw(tmp_path / picture)
+    faces = load_task("faces")
+    assert not any(layout.recognise(tmp_path) for layout in faces.layouts)
+    assert faces.read(tmp_path).identities == ("0000045", "Abel_Pacheco", "n1", "s1")
+    for name in ("lfw", "orl", "casia"):
+        with pytest.raises(DataError, match=f"{tmp_path}: no .* \\(.*\\) in it; for any other folder per person give"):
+            faces.read(tmp_path, layout=name)
+
+
+@pytest.mark.parametrize(
     ("name", "file", "change", "message"),
     [
         ("cub", "images.txt", lambda t: t + "nine x.jpg\n", r"images\.txt: line 9: wanted a number and a value"),
@@ -175,6 +236,22 @@ def test_what_is_off_is_named_with_its_line(name, file, change, message, tmp_pat
     listed.write_text(change(listed.read_text(errors="replace")))
     with pytest.raises(DataError, match=message):
         load_task(task_name).read(path, layout=name)
+
+
+def test_cars_by_its_devkit_is_refused_with_what_to_give_instead(tmp_path):
+    (tmp_path / "devkit").mkdir()
+    (tmp_path / "devkit" / "cars_train_annos.mat").write_bytes(b"")
+    draw(tmp_path / "cars_train" / "00001.jpg")
+    draw(tmp_path / "cars_test" / "00001.jpg")
+    images = load_task("images")
+    for layout in ("auto", "cars"):
+        with pytest.raises(
+            DataError, match=r"devkit.* is not read.*; give the folder that holds cars_annos\.mat"
+        ) as error:
+            images.read(tmp_path, layout=layout)
+        assert "\n" not in str(error.value)
+    cars(tmp_path)
+    assert len(images.read(tmp_path)) == 4
 
 
 def test_an_empty_folder_or_a_strange_one_is_none_of_them(tmp_path):

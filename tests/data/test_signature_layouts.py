@@ -92,6 +92,62 @@ def test_cedar_in_a_folder_per_writer_and_gpds_in_two_folders(tmp_path):
     assert set(found(TASK.read(gpds)).values()) == {("001", "genuine"), ("001", "skilled")}
 
 
+def splits(manifest: Manifest) -> dict[str, tuple[str, str, str]]:
+    return {manifest.relative(row): (row.identity, row.kind, row.split) for row in manifest.rows}
+
+
+@pytest.mark.parametrize("layout", ["auto", "sigcomp"])
+def test_sigcomp_with_train_and_test_above_the_writers_keeps_them_apart(layout, tmp_path):
+    root = write(tmp_path, "train/001/001_05.png", "train/001_forg/0119001_02.png", "test/049/049_01.png")
+    write(root, "test/049_forg/0201049_01.png")
+    wanted = {
+        "test/049/049_01.png": ("049", "genuine", "test"),
+        "test/049_forg/0201049_01.png": ("049", "skilled", "test"),
+        "train/001/001_05.png": ("001", "genuine", "train"),
+        "train/001_forg/0119001_02.png": ("001", "skilled", "train"),
+    }
+    manifest = TASK.read(root, layout=layout)
+    assert splits(manifest) == wanted and manifest.skipped == ()
+    assert [known.name for known in TASK.layouts if known.recognise(root)] == ["sigcomp"]
+    # Kaggle's test is in its training, too: the same names, of the same writers.
+    write(root, "train/049/049_01.png", "train/049/049_02.png")
+    manifest = TASK.read(root, layout=layout)
+    assert splits(manifest) == wanted | {"train/049/049_02.png": ("049", "genuine", "test")}
+    assert [(item.path, item.reason) for item in manifest.skipped] == [
+        ("train/049/049_01.png", "stands in test as well")
+    ]
+    assert {split for _, _, split in splits(TASK.read(root / "train", layout=layout)).values()} == {""}
+
+
+def test_sigcomp_in_the_folders_of_the_competition_goes_by_the_names(tmp_path):
+    names = {
+        "Offline Genuine/001_1.PNG": ("001", "genuine"),
+        "Offline Forgeries/0119001_01.png": ("001", "skilled"),
+        "Ref/011_01.png": ("011", "genuine"),
+        "Questioned(1287)/011/011_07.png": ("011", "genuine"),
+        "Questioned(1287)/011/0205011_02.png": ("011", "skilled"),
+    }
+    root = write(tmp_path / "flat", *names)
+    assert [known.name for known in TASK.layouts if known.recognise(root)] == ["sigcomp"]
+    assert found(TASK.read(root)) == names
+    write(root, "Questioned(1287)/x_1.png", "Questioned(1287)/0011011_02.png")
+    assert {item.path for item in TASK.read(root).skipped} == {
+        "Questioned(1287)/x_1.png",
+        "Questioned(1287)/0011011_02.png",  # a forger with the writer's own number: it could be either
+    }
+    for name, said in (
+        ("Offline Genuine/0119001_03.png", "by its name a forgery, in the folder Offline Genuine"),
+        ("Offline Forgeries/001_03.png", "by its name genuine, in the folder Offline Forgeries"),
+        ("Questioned(1287)/011/012_01.png", "by its name of writer 012, in the folder 011"),
+    ):
+        write(root, name)
+        with pytest.raises(DataError, match=said):
+            TASK.read(root)
+        (root / name).unlink()
+    strange = write(tmp_path / "strange", "Ref/ann/1.png", "Questioned/ann/2.png")
+    assert not any(known.recognise(strange) for known in TASK.layouts)
+
+
 def test_what_does_not_fit_is_noted(tmp_path):
     root = write(tmp_path, *LAYOUTS["gpds"], "007/scan.png")
     (root / "007" / "Thumbs.db").write_bytes(b"")

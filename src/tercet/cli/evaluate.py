@@ -123,7 +123,7 @@ def evaluate(
     task = load_task(model.task)
     manifest = task.read(data, layout=layout)
     against = parse_references(references, task.references, fusion=fusion.value, writer_dependent=writer_dependent)
-    trials = None if pairs is None else read_trials(pairs, manifest.root)
+    trials = None if pairs is None else read_trials(pairs, manifest)
     with ExitStack() as stack:
         others = None
         if gallery is not None:

@@ -40,4 +40,4 @@ def held_out(manifest: Manifest, pairs: Path | None, fold: int | None) -> tuple[
         if fold is not None:
             raise InvalidOption("--fold is for the folds of --pairs")
         return manifest, None
-    return hold_out(manifest, read_trials(pairs, manifest.root), fold)
+    return hold_out(manifest, read_trials(pairs, manifest), fold)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tercet.data.manifest import GENUINE, KINDS, Manifest, Row, Skipped
@@ -19,6 +19,10 @@ _REQUIRED = _COLUMNS[:2]
 _SPLITS = ("", "train", "validation", "test")
 # Also "forged", as most publishers call a forgery made with the signature at hand.
 _KINDS = {"": GENUINE, "forged": "skilled", **{kind: kind for kind in KINDS}}
+# Folders of these names are parts of a data set, kinds of its samples or what an archive unpacks to.
+_NO_IDENTITIES = frozenset(
+    "train training test testing val valid validation dev eval genuine forged wav aac flac images s".split()
+)
 _WANTED = "wanted: path,identity[,group][,kind][,split][,category]"
 
 
@@ -28,6 +32,8 @@ def read_data(path: Path, *, layout: str = "auto", suffixes: frozenset[str]) -> 
     `folders`: `path` is a folder with one folder per identity; every file below it whose suffix is in `suffixes` is a
     sample of that identity. Hidden files and folders, and files that lie beside the identity folders, are ignored;
     files with another suffix, folders without a sample and folders that cannot be listed are noted in `skipped`.
+    Unless asked for by name, it is refused where that is one folder too high: where all are named like parts or kinds
+    of data (train, test, genuine, wav, ...), or there is one alone and the samples lie in folders below it.
 
     `manifest`: `path` is a CSV file in UTF-8 with the columns `path,identity[,group][,kind][,split][,category]` in any
     order, separated by commas, semicolons or tabs; further columns are ignored. A relative path is relative to the
@@ -52,12 +58,16 @@ def read_data(path: Path, *, layout: str = "auto", suffixes: frozenset[str]) -> 
             raise DataError(f"{path}: no such file or folder")
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {_reason(error)}") from error
-    if layout == "auto":
+    asked = layout != "auto"
+    if not asked:
         layout = "folders" if is_folder else "manifest"
     if layout == "folders":
         if not is_folder:
             raise DataError(f"{path}: is not a folder")
-        return _read_folders(path, suffixes)
+        manifest = _read_folders(path, suffixes)
+        if not asked:
+            _check_identities(path, manifest)
+        return manifest
     if is_folder:
         raise DataError(f"{path}: is a folder, not a manifest CSV")
     if path.suffix.lower() in suffixes:
@@ -100,6 +110,33 @@ def _read_folders(path: Path, suffixes: frozenset[str]) -> Manifest:
     if not rows:
         raise DataError(f"{path}: no sample in its {len(folders)} folder(s); looked for {_listed(suffixes)}")
     return Manifest(root, tuple(rows), tuple(skipped))
+
+
+def _check_identities(path: Path, manifest: Manifest) -> None:
+    """Refuse what would make of a data set's parts, or of a whole data set, the identities that are told apart."""
+    by_parts = [row.path.relative_to(manifest.root).parts for row in manifest.rows]
+    named = sorted({parts[0] for parts in by_parts})
+    only = len(named) == 1 and all(len(parts) > 2 for parts in by_parts)
+    if not only and not all(name.lower() in _NO_IDENTITIES for name in named):
+        return
+    shown = f"its folders are named {', '.join(named)}, which are parts or kinds of data and no identities"
+    if only:
+        shown = f"has one identity alone, {named[0]}, and the samples are in folders below it"
+    deep = sorted({parts[0] for parts in by_parts if len(parts) > 2}, key=lambda name: (name.lower() != "train", name))
+    hint = f"try {_holder(path, deep[0], by_parts)}" if deep else "put the samples of each identity in a folder"
+    joint = ", or" if deep else ", or give"
+    raise DataError(f"{path}: {shown}; {hint}{joint} --layout folders if they are what is told apart")
+
+
+def _holder(path: Path, name: str, by_parts: Sequence[tuple[str, ...]]) -> Path:
+    """The folder of identities at or below a folder: archives often hold a folder that holds a folder."""
+    place: tuple[str, ...] = (name,)
+    while True:
+        below = [parts[len(place) :] for parts in by_parts if parts[: len(place)] == place]
+        inner = {parts[0] for parts in below}
+        if len(inner) > 1 or any(len(parts) < 3 for parts in below):
+            return path.joinpath(*place)
+        place = (*place, *inner)
 
 
 def _files_below(folder: Path, root: Path) -> Iterator[tuple[Path, str]]:

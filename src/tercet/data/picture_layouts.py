@@ -2,19 +2,27 @@
 
 Each has a `recognises_...`, which looks at a few names and never raises, and a `read_...`, which lists the pictures and
 opens none of them. The split is the one that results are compared on: no class is in training and in the test.
+
+LFW, ORL and CASIA-WebFace are `People`: a folder per person, and no split.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, final
 
-from tercet.data.listing import Found, entries, files, folders, headings, inside, lines, records
+from tercet.data.layouts import read_data
+from tercet.data.listing import Found, entries, files, folders, headings, inside, lines, names, records
 from tercet.data.manifest import Manifest
 from tercet.errors import DataError
 
 __all__ = [
+    "CASIA",
+    "LFW",
+    "ORL",
+    "People",
     "read_cars",
     "read_cub",
     "read_in_shop",
@@ -31,8 +39,11 @@ __all__ = [
 
 _CUB_TRAINED: Final = 100  # of the 200 classes the first half is trained on; Song et al. 2016
 _CARS_TRAINED: Final = 98  # likewise of 196
+_CARS_DEVKIT: Final = "devkit/cars_train_annos.mat"
 _IN_SHOP: Final = "list_eval_partition.txt"
 _VGG: Final = re.compile(r"n\d{6}")
+_VISIBLE: Final = re.compile(r"[^.].*", re.DOTALL)
+_BESIDE: Final = 10  # so few entries has what an archive unpacks to, beside the folder that holds the people
 _OML_COLUMNS: Final = ("label", "path", "split")
 _OML_MARKS: Final = {
     "true": True,
@@ -75,8 +86,8 @@ def read_cub(path: Path, suffixes: frozenset[str]) -> Manifest:
 
 
 def recognises_cars(path: Path) -> bool:
-    """`cars_annos.mat`."""
-    return (path / "cars_annos.mat").is_file()
+    """`cars_annos.mat`, or the devkit that came before it, which is refused."""
+    return (path / "cars_annos.mat").is_file() or (path / _CARS_DEVKIT).is_file()
 
 
 def read_cars(path: Path, suffixes: frozenset[str]) -> Manifest:
@@ -88,19 +99,25 @@ def read_cars(path: Path, suffixes: frozenset[str]) -> Manifest:
     from scipy.io import loadmat
 
     listed = path / "cars_annos.mat"
+    if not listed.is_file() and (path / _CARS_DEVKIT).is_file():
+        # Its parts are of the classification task: figures of them would be compared with what they are no match for.
+        raise DataError(
+            f"{path}: Cars-196 by its devkit (cars_train, cars_test) is not read, since all classes are in both parts;"
+            " give the folder that holds cars_annos.mat and car_ims"
+        )
     try:
         content: dict[str, Any] = loadmat(listed, squeeze_me=True, simplify_cells=True)
-        names = [str(name) for name in content["class_names"]]
+        classes = [str(name) for name in content["class_names"]]
         annotations = [(str(a["relative_im_path"]), int(a["class"])) for a in content["annotations"]]
     except Exception as error:  # its reader raises all sorts on damaged files
         raise DataError(f"{listed}: cannot be read as the annotations of Cars-196 ({error})") from error
     found = Found(path, suffixes)
     for number, (picture, named) in enumerate(annotations, start=1):
         where = f"{listed}: annotation {number}"
-        if not 1 <= named <= len(names):
-            raise DataError(f"{where}: class {named} is not one of {len(names)}")
+        if not 1 <= named <= len(classes):
+            raise DataError(f"{where}: class {named} is not one of {len(classes)}")
         split = "train" if named <= _CARS_TRAINED else "test"
-        found.add(inside(found.root, picture, where), names[named - 1], split=split, where=where)
+        found.add(inside(found.root, picture, where), classes[named - 1], split=split, where=where)
     return found.manifest()
 
 
@@ -175,6 +192,58 @@ def read_vggface2(path: Path, suffixes: frozenset[str]) -> Manifest:
             for file in files(person):
                 found.add(file, person.name, split=part if len(parts) == 2 else "")
     return found.manifest()
+
+
+@final
+@dataclass(frozen=True)
+class People:
+    """A collection of faces in a folder per person, known by how it names them.
+
+    Attributes:
+        wanted: what the collection is, for errors.
+        pattern: of a person's folder and a picture in it.
+    """
+
+    wanted: str
+    pattern: re.Pattern[str]
+
+    def recognise(self, path: Path) -> bool:
+        """Whether the folders of `path`, or those of the only folder in it, have such names."""
+        return self._place(path) is not None
+
+    def read(self, path: Path, suffixes: frozenset[str]) -> Manifest:
+        """Every picture in a person's folder, whatever its name.
+
+        Raises:
+            DataError: No folder with such names, or no picture.
+        """
+        place = self._place(path)
+        if place is None:
+            raise DataError(f"{path}: no {self.wanted} in it; for any other folder per person give --layout folders")
+        return read_data(place, layout="folders", suffixes=suffixes)
+
+    def _place(self, path: Path) -> Path | None:
+        """Where the people lie: `path`, or one or two folders below it where an archive holds nothing else."""
+        for _ in range(3):
+            below = entries(path, _VISIBLE)
+            if any(self.pattern.fullmatch(f"{person.name}/{name}") for person in below for name in names(person)):
+                return path
+            if len(below) != 1 or len(names(path)) > _BESIDE:
+                return None
+            path = below[0]
+        return None
+
+
+LFW = People(
+    "LFW (Abel_Pacheco/Abel_Pacheco_0001.jpg)",
+    re.compile(r"(?P<person>[^/]+)/(?P=person)_\d{4}\.\w+"),
+)
+ORL = People("ORL (s1/1.pgm)", re.compile(r"s\d{1,2}/\d{1,2}\.\w+"))
+# As published, and as insightface's records are unpacked.
+CASIA = People(
+    "CASIA-WebFace (0000045/001.jpg or 0_0_0000045/0_1.jpg)",
+    re.compile(r"\d{7}/\d{3}\.\w+|\d+_\d+_\d{7}/\d+_\d+\.\w+"),
+)
 
 
 def recognises_oml(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """The layouts in which collections of signatures are published, as `Manifest`s: found by names, no file is opened.
 
     folders per writer      <writer>/genuine|real|org/*, <writer>/forged|forge|forg|forgery/*
-    SigComp                 001/001_05.png genuine; 001_forg/0119001_02.png: forger 0119, target 001 (Kaggle's copy)
+    SigComp                 001/001_05.png genuine; 001_forg/0119001_02.png: forger 0119, target 001 (Kaggle's copy),
+                            also below train/ and test/; or Offline Genuine/, Offline Forgeries/, Ref/, Questioned/
     CEDAR                   full_org/original_7_3.png, full_forg/forgeries_7_3.png; or both in a folder per writer
     GPDS                    c-007-03.jpg genuine, cf-007-03.jpg forged, in a folder per writer or in any other
     MCYT-75                 0007/0007v03.bmp genuine, 0007f03.bmp forged (an f in place of the v)
@@ -18,7 +19,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -46,6 +47,10 @@ _FORGED_FOLDERS = frozenset({"forged", "forge", "forg", "forgery", "forgeries", 
 
 _SIGCOMP_GENUINE = re.compile(r"(\d{3})_(\d+)$")
 _SIGCOMP_FORGED = re.compile(r"(\d{4})(\d{3})_(\d+)$")
+_SIGCOMP_EITHER = re.compile(r"(\d{4})?\d{3}_\d+$")
+# The folders of the competition itself, in which names alone say whose a signature is.
+_SIGCOMP_PLACES = re.compile(r"(?P<kind>offline genuine|offline forger|ref|questioned)[^/]*", re.IGNORECASE)
+_PARTS = ("train", "test")
 
 Reading = Callable[[Path], "tuple[str, str] | None"]
 """A file's (identity, kind) by its name and folders; None where they do not fit; DataError where they contradict."""
@@ -87,22 +92,32 @@ def read_genuine_and_forged(path: Path, suffixes: frozenset[str]) -> Manifest:
 
 
 def recognise_sigcomp(path: Path) -> bool:
-    """Whether a folder such as `001_forg` stands beside its `001`."""
-    names = set(_folders(path))
-    return any(name.lower().endswith("_forg") and name[:-5] in names for name in names)
+    """Whether a folder such as `001_forg` stands beside its `001`, here or in `train` or `test`; or those of 2011."""
+    for place in (path, *(path / part for part in _PARTS)):
+        names = set(_folders(place))
+        if any(name.lower().endswith("_forg") and name[:-5] in names for name in names):
+            return True
+    places = [path / name for name in _folders(path) if _SIGCOMP_PLACES.fullmatch(name)]
+    return len(places) > 1 and all(_shows(place, _SIGCOMP_EITHER) for place in places)
 
 
 def read_sigcomp(path: Path, suffixes: frozenset[str]) -> Manifest:
     """SigComp 2009 and 2011 as Kaggle has them: `001/001_05.png`, `001_forg/0119001_02.png`.
 
-    The target of a forgery is the last three of the seven digits of its name, and must be the folder's.
+    The target of a forgery is the last three of the seven digits of its name, and must be the folder's. Where `train`
+    and `test` hold these folders, they are the split: the writers of `test` are the test, also with what `train` holds
+    of them, and what stands in both is taken once. In the folders of the competition (`Offline Genuine`, `Offline
+    Forgeries`, `Ref`, `Questioned`) the name says it all.
 
     Raises:
-        DataError: where there is no such folder, or a name says that it is another writer's.
+        DataError: where there is no such folder, or a name says that it is another writer's or of another kind.
     """
 
     def reading(file: Path) -> tuple[str, str] | None:
         folder = file.parts[-2] if len(file.parts) > 1 else ""
+        place = next((name for name in file.parts[:-1] if _SIGCOMP_PLACES.fullmatch(name)), None)
+        if place is not None:
+            return _sigcomp_by_name(path / file, place, folder)
         forged = folder.lower().endswith("_forg")
         writer = folder[:-5] if forged else folder
         found = (_SIGCOMP_FORGED if forged else _SIGCOMP_GENUINE).match(file.stem)
@@ -113,7 +128,42 @@ def read_sigcomp(path: Path, suffixes: frozenset[str]) -> Manifest:
             raise DataError(f"{path / file}: by its name of writer {target}, in the folder {folder}")
         return writer, _SKILLED if forged else GENUINE
 
-    return _read(path, suffixes, reading, "SigComp's folders 001 and 001_forg")
+    return _parted(_read(path, suffixes, reading, "SigComp's folders 001 and 001_forg"))
+
+
+def _sigcomp_by_name(file: Path, place: str, folder: str) -> tuple[str, str] | None:
+    genuine, forged = _SIGCOMP_GENUINE.match(file.stem), _SIGCOMP_FORGED.match(file.stem)
+    if genuine:
+        writer, kind = genuine[1], GENUINE
+    elif forged and int(forged[1]) != int(forged[2]):
+        writer, kind = forged[2], _SKILLED
+    else:  # also where forger and writer have one number: whose hand it is, is not clear
+        return None
+    if kind == _SKILLED and place.lower().startswith(("offline genuine", "ref")):
+        raise DataError(f"{file}: by its name a forgery, in the folder {place}")
+    if kind == GENUINE and place.lower().startswith("offline forger"):
+        raise DataError(f"{file}: by its name genuine, in the folder {place}")
+    if folder.isdigit() and int(folder) != int(writer):
+        raise DataError(f"{file}: by its name of writer {writer}, in the folder {folder}")
+    return writer, kind
+
+
+def _parted(manifest: Manifest) -> Manifest:
+    """With the split of `train` and `test` where both are there, by writer; a name that both have is taken once."""
+    part_of = {row.path: row.path.relative_to(manifest.root).parts for row in manifest.rows}
+    if not set(_PARTS) <= {parts[0] for parts in part_of.values()}:
+        return manifest
+    tested = {row.identity for row in manifest.rows if part_of[row.path][0] == "test"}
+    in_test = {parts[1:] for parts in part_of.values() if parts[0] == "test"}
+    rows: list[Row] = []
+    skipped = list(manifest.skipped)
+    for row in manifest.rows:
+        part, *rest = part_of[row.path]
+        if part != "test" and tuple(rest) in in_test:
+            skipped.append(Skipped(manifest.relative(row), "stands in test as well"))
+        else:
+            rows.append(replace(row, split="test" if row.identity in tested else "train"))
+    return Manifest(manifest.root, tuple(rows), tuple(skipped))
 
 
 @final

@@ -13,14 +13,19 @@ things is refused: a pair scored under the wrong label makes a figure that looks
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
+from pathlib import Path, PurePath
 from typing import Final, final
 
 import numpy as np
 import numpy.typing as npt
 
+from tercet.data.audio import AudioFrontEnd
+from tercet.data.images import ImageFrontEnd
+from tercet.data.manifest import Manifest
 from tercet.errors import DataError
 
 __all__ = ["MAX_LINE", "MAX_LIST_BYTES", "Trials", "read_trials"]
@@ -28,6 +33,8 @@ __all__ = ["MAX_LINE", "MAX_LIST_BYTES", "Trials", "read_trials"]
 MAX_LIST_BYTES: Final = 256 * 2**20
 MAX_LINE: Final = 8192
 _PICTURES: Final = (".jpg", ".png", ".jpeg", ".pgm", ".bmp")
+# What may stand for another suffix: any of a sample, and what VoxCeleb 2 is published as.
+_SUFFIXES: Final = ImageFrontEnd.SUFFIXES | AudioFrontEnd.SUFFIXES | {".m4a", ".aac"}
 _LABELS: Final = {"0": False, "1": True}
 _WORDS: Final = {"nontarget": False, "target": True}
 _HEADERS: Final = frozenset({"label", "genuine", "same", "issame", "is_same", "target"})
@@ -62,25 +69,29 @@ Line = tuple[int, list[str]]
 Resolve = Callable[[str, str], Path]
 
 
-def read_trials(path: Path, root: Path) -> Trials:
+def read_trials(path: Path, data: Path | Manifest) -> Trials:
     """Read a list of pairs; the forms are told apart by their lines, see the top of this file.
 
-    Blank lines and lines that begin with `#` are passed over. Paths are relative to `root` and must stay inside it,
-    also through links; backslashes are read as slashes where there is no such file otherwise.
+    Blank lines and lines that begin with `#` are passed over. A path is looked for among the samples first, if `data`
+    says which there are: from the data's folder on; with the suffix of another kind of sample (`.wav` where there is
+    `.flac`); or as the end of one sample's path (`id10270/x/00001.wav` of `wav/id10270/x/00001.wav`), since lists are
+    published apart from what holds the files. An absolute path must be a sample's. What is no sample starts from the
+    data's folder and must stay inside it, also through links. Backslashes are read as slashes where there is no such
+    file otherwise.
 
     Args:
         path: the list, UTF-8, at most 256 MiB with lines of at most 8,192 characters.
-        root: the folder that its paths start from.
+        data: the samples, or only the folder that the list's paths start from.
 
     Raises:
-        DataError: the list cannot be read, is of no known form or of more than one, names a file that is not there or
-            lies outside of `root`: "path: line N: reason".
+        DataError: the list cannot be read, is of no known form or of more than one, names a file that is not there,
+            could be either of two or lies outside of the data: "path: line N: reason".
     """
-    path, root = Path(path), Path(root)
+    path = Path(path)
     lines = list(_lines(path))
     if not lines:
         raise DataError(f"{path}: lists no pair")
-    resolve = _resolver(root)
+    resolve = _Files(data if isinstance(data, Manifest) else Manifest(Path(data), ())).find
     first = lines[0][1].split()
     if len(first) <= 2 and all(word.isascii() and word.isdigit() for word in first):
         return _read_lfw(path, lines, [int(word) for word in first], resolve)
@@ -127,39 +138,97 @@ def _divided(path: Path, lines: Sequence[tuple[int, str]]) -> list[Line]:
     return [(number, [field.strip() for field in row]) for (number, _), row in zip(lines, rows, strict=True)]
 
 
-def _resolver(root: Path) -> Resolve:
-    """From the text of a path to the file; each text is looked up once."""
-    whole = root.resolve()
-    known: dict[str, Path] = {}
+class _Files:
+    """The files that a list may name, found by what it calls them; each text is looked up once."""
 
-    def resolve(text: str, where: str) -> Path:
-        if text not in known:
-            known[text] = _inside(text, root.absolute(), whole, where)
-        return known[text]
+    def __init__(self, manifest: Manifest) -> None:
+        self._root, self._whole = manifest.root.absolute(), manifest.root.resolve()
+        self._samples = dict.fromkeys(row.path for row in manifest.rows)
+        self._known: dict[str, Path] = {}
 
-    return resolve
+    def find(self, text: str, where: str) -> Path:
+        """The file of a text; `where` says which line names it."""
+        if text not in self._known:
+            try:
+                self._known[text] = self._find(text, where)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise DataError(f"{where}: {text}: {error}") from error
+        return self._known[text]
 
+    def _find(self, text: str, where: str) -> Path:
+        if not text:
+            raise DataError(f"{where}: the path is blank")
+        if "\\" in text and not (self._root / text).is_file():
+            text = text.replace("\\", "/")
+        name = Path(text)
+        if name.is_absolute() or text[1:3] == ":/":
+            # Whoever wrote the list says nothing about which files are read: that is for whoever gave the data.
+            if (normal := Path(os.path.normpath(name))) in self._samples:
+                return normal
+            raise DataError(
+                f"{where}: {text} is an absolute path, and no sample's; those of a list start from the data's folder"
+            )
+        if ".." in name.parts:
+            raise DataError(f"{where}: {text} leads out of the data's folder")
+        return self._sample(name, where) or self._inside(name, where)
 
-def _inside(text: str, root: Path, whole: Path, where: str) -> Path:
-    if not text:
-        raise DataError(f"{where}: the path is blank")
-    if "\\" in text and not (root / text).is_file():
-        text = text.replace("\\", "/")
-    name = Path(text)
-    if name.is_absolute() or text[1:3] == ":/":
-        raise DataError(f"{where}: {text} is an absolute path; those of a list start from the data's folder")
-    if ".." in name.parts:
-        raise DataError(f"{where}: {text} leads out of the data's folder")
-    try:
-        real = (root / name).resolve()
+    def _sample(self, name: Path, where: str) -> Path | None:
+        """The sample that is meant; None where there is none, or a file at just this place that is no sample."""
+        here = self._root / name
+        if here in self._samples:
+            return here
+        renamed: list[Path] = []
+        if name.suffix.lower() in _SUFFIXES:
+            bare = name.with_suffix("")
+            renamed = [path for path in self._by_stem.get(_end(bare), ()) if _ends(path.with_suffix(""), bare)]
+        beside = [path for path in renamed if path.parent == here.parent]
+        if not beside and here.is_file():
+            return None
+        found = beside or [path for path in self._by_name.get(_end(name), ()) if _ends(path, name)] or renamed
+        if len(found) > 1:
+            one, other, *more = (self._shown(path) for path in sorted(found))
+            many = f" (or {len(more)} more)" if more else ""
+            raise DataError(f"{where}: {name.as_posix()} could be {one} or {other}{many}; the list must say more")
+        return found[0] if found else None
+
+    def _inside(self, name: Path, where: str) -> Path:
+        """A file below the data's folder."""
+        real = (self._root / name).resolve()
         there = real.is_file()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"{where}: {text}: {error}") from error
-    if not real.is_relative_to(whole):
-        raise DataError(f"{where}: {text} leads out of the data's folder through a link")
-    if not there:
-        raise DataError(f"{where}: no such file: {text}")
-    return root / name
+        if not real.is_relative_to(self._whole):
+            raise DataError(f"{where}: {name.as_posix()} leads out of the data's folder through a link")
+        if not there:
+            raise DataError(f"{where}: no such file: {name.as_posix()}")
+        return self._root / name
+
+    def _shown(self, path: Path) -> str:
+        return (path.relative_to(self._root) if path.is_relative_to(self._root) else path).as_posix()
+
+    @cached_property
+    def _by_name(self) -> dict[tuple[str, ...], list[Path]]:
+        return _by_end(self._samples, lambda path: path)
+
+    @cached_property
+    def _by_stem(self) -> dict[tuple[str, ...], list[Path]]:
+        return _by_end(self._samples, lambda path: path.with_suffix(""))
+
+
+def _by_end(samples: Iterable[Path], name: Callable[[Path], PurePath]) -> dict[tuple[str, ...], list[Path]]:
+    """Samples by the last part and by the last two of what they are called: one alone is often that of thousands."""
+    found: dict[tuple[str, ...], list[Path]] = {}
+    for path in samples:
+        parts = name(path).parts
+        found.setdefault(parts[-1:], []).append(path)
+        found.setdefault(parts[-2:], []).append(path)
+    return found
+
+
+def _end(name: PurePath) -> tuple[str, ...]:
+    return name.parts[-2:]
+
+
+def _ends(path: PurePath, name: PurePath) -> bool:
+    return path.parts[-len(name.parts) :] == name.parts
 
 
 def _read_lfw(path: Path, lines: Sequence[tuple[int, str]], header: Sequence[int], resolve: Resolve) -> Trials:

@@ -36,5 +36,18 @@ TASK = Task(
             published.recognises_vggface2,
             published.read_vggface2,
         ),
+        Layout(
+            "lfw",
+            "LFW: Abel_Pacheco/Abel_Pacheco_0001.jpg; its pairs.txt is for --pairs",
+            published.LFW.recognise,
+            published.LFW.read,
+        ),
+        Layout("orl", "ORL (AT&T): s1/1.pgm to s40/10.pgm", published.ORL.recognise, published.ORL.read),
+        Layout(
+            "casia",
+            "CASIA-WebFace: 0000045/001.jpg, or 0_0_0000045/0_1.jpg as insightface has it",
+            published.CASIA.recognise,
+            published.CASIA.read,
+        ),
     ),
 )

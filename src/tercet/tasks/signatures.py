@@ -61,7 +61,7 @@ TASK = Task(
         ),
         Layout(
             "sigcomp",
-            "SigComp as Kaggle has it: 001/ and 001_forg/, the forger's number before the writer's",
+            "SigComp as Kaggle has it: 001/ and 001_forg/, also in train/ and test/; or Offline Genuine/, Ref/ ...",
             published.recognise_sigcomp,
             published.read_sigcomp,
         ),
