@@ -49,10 +49,13 @@ def test_sentences_follow_the_figures_where_they_are_good() -> None:
 def test_sentences_say_so_where_they_are_bad() -> None:
     bad = GOOD | {"eer": 0.25, "recall": {"1": 0.8}}
     verification, retrieval = result_text(bad)
-    assert verification.endswith(": no better than untrained network.")
-    assert retrieval.endswith(": no better than untrained network.")
+    assert verification.endswith(": no better than the untrained network.")
+    assert retrieval.endswith(": no better than the untrained network.")
     worst = GOOD | {"eer": 0.3, "recall": {"1": 0.1}}
-    assert all(line.endswith(": no better than untrained network and raw pixels.") for line in result_text(worst))
+    assert all(line.endswith(": no better than the untrained network and raw pixels.") for line in result_text(worst))
+    three = worst | {"baselines": worst["baselines"] | {"description": FIGURES | {"eer": 0.15}}}
+    wanted = ": no better than the description alone, the untrained network and raw pixels."
+    assert all(line.endswith(wanted) for line in result_text(three))
     assert result_text({"eer": 0.1, "pairs": FIGURES["pairs"]})[0].count("against") == 0
 
 

@@ -155,10 +155,14 @@ def _others(evaluation: Mapping[str, Any], path: Sequence[str]) -> list[tuple[st
 def _against(others: Sequence[tuple[str, float]], own: float, *, lower: bool) -> str:
     if not others:
         return ""
-    listed = " and ".join(f"{rate(value)} with {'the ' if 'network' in name else ''}{name}" for name, value in others)
-    worse = [name for name, value in others if (own >= value if lower else own <= value)]
-    verdict = f": no better than {' and '.join(worse)}" if worse else ""
-    return f", against {listed}{verdict}"
+    called = {name: f"the {name}" if name in _NETWORKS.values() else name for name, _ in others}
+    worse = [called[name] for name, value in others if (own >= value if lower else own <= value)]
+    verdict = f": no better than {_and(worse)}" if worse else ""
+    return f", against {_and([f'{rate(value)} with {called[name]}' for name, value in others])}{verdict}"
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join([*([", ".join(words[:-1])] if len(words) > 1 else []), words[-1]])
 
 
 def _in_words(interval: Sequence[float] | None) -> str:
