@@ -97,7 +97,7 @@ def test_the_best_weights_are_those_that_are_saved_where_later_ones_are_worse(pe
 
 def test_neither_figure_of_a_validation_alone_chooses_the_weights(people, tmp_path, monkeypatch):
     figures = iter([(0.30, 0.10), (0.31, 0.18), (0.305, 0.17), (0.40, 0.20)])
-    monkeypatch.setattr(Validation, "score", lambda self, encoder: next(figures))
+    monkeypatch.setattr(Validation, "score", lambda self, encoder, ranks: next(figures))
     found = json.loads((train(people, tiny_plan(), tmp_path / "run") / "metrics.json").read_text())["validation"]
     assert found == {"eer": 0.31, "map_at_r": 0.18, "step": 6}
 
