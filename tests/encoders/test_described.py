@@ -18,7 +18,7 @@ from tercet.encoders import (
     build_encoder,
     read_encoder,
 )
-from tercet.encoders.described import fit_description
+from tercet.encoders.described import fit_description, fit_whitening
 from tercet.errors import InvalidInput
 
 FACES = DescribedConfig(ConvEncoderConfig(1, 24, 32, 6, 8, "flatten", flip_test=True), embedding_dim=10)
@@ -207,3 +207,61 @@ def test_half_of_the_width_is_the_descriptions_as_far_as_that_goes():
 def test_numbers_out_of_range_are_refused_by_name(wrong, named):
     with pytest.raises(InvalidInput, match=named):
         wrong()
+
+
+def white_by_definition(x_MN: np.ndarray, labels_M: np.ndarray) -> np.ndarray:
+    """The whitened half of the product and the other, one identity at a time: what A A comes to."""
+    width = x_MN.shape[1]
+    own = [x_MN[labels_M == label] for label in np.unique(labels_M)]
+    within_NN = np.mean([np.cov(x_SN.T, bias=False) for x_SN in own if len(x_SN) > 1], axis=0)
+    inverse_NN = np.linalg.inv(within_NN + 0.1 * np.trace(within_NN) / width * np.eye(width))
+    length = np.mean([x_N @ inverse_NN @ x_N for x_N in x_MN])
+    return (np.eye(width) + inverse_NN / length) / 2
+
+
+def unit_rows(rows: int, width: int, seed: int = 0) -> np.ndarray:
+    x_MN = np.random.default_rng(seed).normal(size=(rows, width))
+    return (x_MN / np.linalg.norm(x_MN, axis=1, keepdims=True)).astype(np.float32)
+
+
+@given(st.integers(2, 8), st.integers(2, 7), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_the_whitening_is_that_of_the_definition(width, identities, seed):
+    labels_M = np.concatenate([np.arange(identities), np.random.default_rng(seed).integers(0, identities, 3 * width)])
+    x_MN = unit_rows(len(labels_M), width, seed)
+    a_NN = fit_whitening(x_MN, labels_M).double().numpy()
+    np.testing.assert_allclose(a_NN, a_NN.T, atol=1e-6)
+    np.testing.assert_allclose(
+        a_NN @ a_NN, white_by_definition(x_MN.astype(np.float64), labels_M), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_direction_in_which_identities_vary_counts_less():
+    random = np.random.default_rng(0)
+    middle_IN = np.repeat(unit_rows(20, 4), 10, axis=0)
+    x_MN = middle_IN + random.normal(size=middle_IN.shape) * [0.5, 0.05, 0.05, 0.05]
+    x_MN /= np.linalg.norm(x_MN, axis=1, keepdims=True)
+    loud, *quiet = np.diag(fit_whitening(x_MN.astype(np.float32), np.repeat(np.arange(20), 10)).numpy())
+    assert loud < 0.85 * min(quiet)
+
+
+def test_where_nothing_varies_within_an_identity_nothing_is_whitened():
+    x_MN = unit_rows(5, 3)
+    for labels_M, rows in ((np.arange(5), x_MN), (np.repeat(np.arange(5), 2), np.repeat(x_MN, 2, axis=0))):
+        np.testing.assert_allclose(fit_whitening(rows, labels_M), np.eye(3), atol=1e-6)
+
+
+@pytest.mark.parametrize("config", [FACES, COLOURS, VOICES])
+def test_vectors_in_use_are_whitened_those_that_learn_are_not_and_one_gives_the_other(config):
+    x = samples(config)
+    encoder = fitted(config, 0.4)
+    with torch.no_grad():
+        network_BN = encoder.network(x)
+        width = network_BN.shape[1]
+        a_NN = fit_whitening(unit_rows(40, width), np.arange(40) % 5)
+        encoder.whitening.copy_(a_NN)
+        vectors_BD = encoder(x)
+        white_BN = torch.nn.functional.normalize(network_BN @ a_NN, dim=1)
+        torch.testing.assert_close(vectors_BD[:, :width], 0.6**0.5 * white_BN, atol=1e-5, rtol=0)
+        torch.testing.assert_close(encoder.as_trained(vectors_BD), network_BN, atol=1e-4, rtol=0)
+        torch.testing.assert_close(encoder.train()(x), encoder.network(x))

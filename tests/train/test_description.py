@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import signal
@@ -15,7 +16,7 @@ import tercet
 import tercet.functional as TF
 from synthetic import read_people, tiny_plan, write_people
 from tercet.data import ImageFrontEnd, Manifest, SampleStore, split_identities
-from tercet.encoders.described import Description, fit_description
+from tercet.encoders.described import Description, fit_description, fit_whitening
 from tercet.errors import DataError
 from tercet.evaluate import all_pairs, retrieval, verification
 from tercet.protocol import baselines_of
@@ -23,6 +24,7 @@ from tercet.report.margin import curve_of_run
 from tercet.run.files import read_tensors
 from tercet.run.model import embed_rows
 from tercet.train import train
+from tercet.train.description import whitening_of
 from tercet.train.ranks import Ranks
 from tercet.train.validation import SHARES, Validation
 
@@ -160,3 +162,64 @@ def test_the_description_alone_is_a_baseline(people, run):
         x_ND = baselines_of(model)["description"](model, store, rows_N)
         model.encoder.share.fill_(1.0)
         np.testing.assert_allclose(x_ND, embed_rows(model.encoder, store, rows_N)[:, 8:], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def parts(people, run):
+    """The run's model, and the stores of whom it was trained on and of those held out."""
+    model = tercet.load(run)
+    split = model.split.split
+    with (
+        SampleStore.read(people.of(split.train), model.front_end) as trained,
+        SampleStore.read(people.of(split.validation), model.front_end) as held_out,
+    ):
+        yield model, trained, held_out
+
+
+def test_a_training_ends_with_its_network_whitened_by_whom_it_was_trained_on(people, run, parts):
+    model, trained, held_out = parts
+    x_ND = embed_rows(model.encoder.network, trained, np.arange(len(trained)))
+    expected_NN = fit_whitening(x_ND, trained.manifest.labels)
+    assert not torch.allclose(expected_NN, torch.eye(8), atol=0.05), "a case in which there is something to whiten"
+    torch.testing.assert_close(model.encoder.whitening, expected_NN)
+    x_ND = embed_rows(model.encoder, held_out, np.arange(len(held_out)))
+    pairs = all_pairs(x_ND, held_out.manifest.labels)
+    noted = json.loads((run / "metrics.json").read_text())["validation"]
+    assert noted["eer"] == pytest.approx(verification(pairs.scores, pairs.genuine).eer, abs=1e-4)
+    assert noted["map_at_r"] == pytest.approx(retrieval(x_ND, held_out.manifest.labels).map_at_r, abs=1e-4)
+
+
+def test_a_whitening_that_makes_the_held_out_worse_is_not_taken(parts):
+    """One that keeps two directions of eight, the worst two there are."""
+    model, _, held_out = parts
+    validation = Validation(held_out, model.split.split.validation)
+    encoder = copy.deepcopy(model.encoder)
+    encoder.whitening.copy_(torch.eye(8))
+    plain = validation.score(encoder, Ranks())
+    x_ND = embed_rows(encoder.network, held_out, np.arange(len(held_out)))
+    turn_NN = torch.from_numpy(np.linalg.eigh(np.cov(x_ND.T))[1]).float()
+    blind_NN = turn_NN @ torch.diag(torch.tensor([1.0, 1.0, *[1e-3] * 6])) @ turn_NN.T
+    assert validation.whiten(encoder, blind_NN) == pytest.approx(plain)
+    assert torch.equal(encoder.whitening, torch.eye(8))
+
+
+def test_forgeries_are_no_part_of_the_whitening(people, tmp_path):
+    rows = tuple(row if int(row.path.stem) < 4 else replace(row, kind="skilled") for row in people.rows)
+    with SampleStore.read(Manifest(people.root, rows), ImageFrontEnd(16, 16, 1, fit="stretch")) as store:
+        encoder = tiny_plan(**PLAN).initial()
+        genuine_M = np.flatnonzero(store.manifest.genuine)
+        x_MN = embed_rows(encoder.network, store, genuine_M)
+        names = tuple({row.identity for row in rows})
+        found = whitening_of(encoder, store, names)
+    assert 0 < len(genuine_M) < len(rows)
+    torch.testing.assert_close(found, fit_whitening(x_MN, store.manifest.labels[genuine_M]))
+
+
+def test_a_training_stopped_before_a_validation_is_left_as_it_is(people, tmp_path):
+    def press_ctrl_c(progress):
+        if progress.phase == "train":
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(people, tiny_plan(**PLAN | {"epochs": 30, "validations": 1}), tmp_path / "run", on_progress=press_ctrl_c)
+    assert torch.equal(tercet.load(tmp_path / "run").encoder.whitening, torch.eye(8))

@@ -456,7 +456,7 @@ def test_batch_norm_is_held_where_batches_are_divided_and_that_is_said_once(peop
         return encoder
 
     monkeypatch.setattr(Plan, "initial", with_norm)
-    monkeypatch.setattr("tercet.train.loop.save_model", lambda *_, **__: None)  # no such encoder can be loaded again
+    monkeypatch.setattr("tercet.train.result.save_model", lambda *_, **__: None)  # no such encoder can be loaded again
     for chunk, said in ((None, []), (5, ["batch-norm"])):
         out = train(people, tiny_plan(epochs=2, chunk=chunk), tmp_path / str(chunk))
         kinds = [line["kind"] for line in history(out) if line["phase"] == "remark"]

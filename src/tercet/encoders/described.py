@@ -1,7 +1,7 @@
 """A network beside a description that needs no training but a linear map, fitted in closed form.
 
     sample [B, ...]
-      -> network (convnet or speech)                                            -> unit norm [B, N]    sqrt(1 - share)
+      -> network (convnet or speech), after the training times its whitening     -> unit norm [B, N]    sqrt(1 - share)
       -> description: pictures   histograms of oriented gradients, with colour an 8 x 8 thumbnail
                       speech     mean and deviation over time of the cepstrum
          minus its mean over the training samples, through the fitted map       -> unit norm [B, K]    sqrt(share)
@@ -12,10 +12,11 @@ network that has trained for minutes on a few hundred identities and such a desc
 together on fewer, most of all where few false matches are allowed.
 
 In training mode the vectors are the network's alone, N numbers: the gradient of a batch does not depend on the
-description. What else looks at the vectors that learn takes them of `learning_part`.
+description, nor on the whitening. What else looks at the vectors that learn takes them of `learning_part`.
 
-The map (`fit_description`) keeps the K directions in which the training samples differ most, and divides them by how
-much the samples of one identity differ (within-class covariance normalisation). Until it is fitted, `share` is 0, and
+Both maps divide by how much the samples of one identity differ (within-class covariance normalisation):
+`fit_description` after it has kept the K directions in which the training samples differ most, `fit_whitening` in all
+N directions of the trained network's vectors. Until they are fitted, `share` is 0, the whitening changes nothing, and
 the vectors are the network's with K zeros behind.
 
 Legend: B batch, C channels, H height, W width, D embedding width, N width of the network's part, K of the
@@ -40,7 +41,7 @@ from tercet.encoders.convnet import ConvEncoderConfig
 from tercet.encoders.speech import SpeechEncoderConfig
 from tercet.errors import InvalidInput
 
-__all__ = ["DescribedConfig", "DescribedEncoder", "Description", "fit_description", "learning_part"]
+__all__ = ["DescribedConfig", "DescribedEncoder", "Description", "fit_description", "fit_whitening", "learning_part"]
 
 _LIMITS: Final = {"embedding_dim": (2, 2048)}
 _CELL: Final = 8  # least side of the histograms' cells in pixels
@@ -180,9 +181,11 @@ class DescribedEncoder(nn.Module):
         network: Gives [B, N].
         description: Gives [B, K].
         share: Of the similarity, what comes from the description, 0 to 1.
+        whitening: What the network's vectors in use are multiplied by [N, N]; the identity until it is fitted.
     """
 
     share: torch.Tensor
+    whitening: torch.Tensor
 
     def __init__(self, config: DescribedConfig) -> None:
         super().__init__()
@@ -190,6 +193,7 @@ class DescribedEncoder(nn.Module):
         self.network = config.network.build()
         self.description = Description(config)
         self.register_buffer("share", torch.zeros(()))
+        self.register_buffer("whitening", torch.eye(config.network.embedding_dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Unit vectors [B, N] in training, [B, D] in use."""
@@ -197,8 +201,14 @@ class DescribedEncoder(nn.Module):
         if self.training:
             return network_BN
         with torch.autocast(x.device.type, enabled=False):
-            parts = ((1 - self.share).sqrt() * network_BN.float(), self.share.sqrt() * self.description(x))
+            network_BN = nn.functional.normalize(network_BN.float() @ self.whitening, dim=1)
+            parts = ((1 - self.share).sqrt() * network_BN, self.share.sqrt() * self.description(x))
             return nn.functional.normalize(torch.cat(parts, dim=1), dim=1)
+
+    def as_trained(self, vectors_BD: torch.Tensor) -> torch.Tensor:
+        """The network's unit vectors [B, N] as the loss saw them, of vectors in use."""
+        white_BN = vectors_BD[:, : len(self.whitening)]
+        return nn.functional.normalize(torch.linalg.solve(self.whitening, white_BN, left=False), dim=1)
 
 
 def learning_part(encoder: nn.Module) -> nn.Module:
@@ -211,9 +221,8 @@ def fit_description(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The middle [F] and the map [F, K] for the descriptions of training samples.
 
-    The covariance of the samples gives R = min(K, rank) principal directions P. W is the covariance within identities
-    along them: the mean of the identities' own, each counting alike however many samples it has, plus a tenth of its
-    mean variance in every direction. The map is P W^(-1/2), with zeros for what is missing to K columns.
+    The covariance of the samples gives R = min(K, rank) principal directions P. The map is P W^(-1/2), W being the
+    covariance within identities along them as `fit_whitening` has it, with zeros for what is missing to K columns.
 
     Cost: O(M F^2 + F^3), in float64. Source: Hatch, Kajarekar and Stolcke, Within-class covariance normalization for
     SVM-based speaker recognition, Interspeech 2006.
@@ -228,21 +237,53 @@ def fit_description(
     variance_F, directions_FF = np.linalg.eigh(x_MF.T @ x_MF / len(x_MF))
     kept = min(width, int((variance_F > 1e-9 * max(variance_F[-1], 1e-30)).sum()))
     map_FR = directions_FF[:, ::-1][:, :kept]
-    x_MR = x_MF @ map_FR
+    map_FK = np.zeros((len(middle_F), width))
+    map_FK[:, :kept] = map_FR @ _inverse_root(_within(x_MF @ map_FR, labels_M))
+    return torch.from_numpy(middle_F).float(), torch.from_numpy(map_FK).float()
+
+
+def fit_whitening(x_MN: npt.NDArray[np.float32], labels_M: npt.NDArray[np.int64]) -> torch.Tensor:
+    """A = ((I + c W^-1) / 2)^(1/2) [N, N], by which a direction counts the less, the more identities differ within it.
+
+    So of two vectors' product x A A y half is theirs as they are, and half is theirs whitened, c being such that both
+    have the training samples as long. All of it the whitened one finds more neighbours, at some cost in EER where
+    identities are few (docs/log.md). W is the covariance within identities: the mean of the identities' own, each
+    counting alike however many samples it has, plus a tenth of its mean variance in every direction. The mean of the
+    samples stays where it is: a network's vectors lie around the origin as the loss wants them to.
+
+    Cost: O(M N^2 + N^3), in float64. Source: as for `fit_description`.
+
+    Args:
+        x_MN: The network's unit vectors of the training samples.
+        labels_M: Whose they are.
+    """
+    wide_MN = x_MN.astype(np.float64)
+    root_NN = _inverse_root(_within(wide_MN, labels_M))
+    white_NN = root_NN @ root_NN / np.square(wide_MN @ root_NN).sum(axis=1).mean()
+    weight_N, turn_NN = np.linalg.eigh((np.eye(len(root_NN)) + white_NN) / 2)
+    return torch.from_numpy((turn_NN * np.sqrt(weight_N)) @ turn_NN.T).float()
+
+
+def _within(x_MR: npt.NDArray[np.float64], labels_M: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The covariance within identities [R, R], each identity counting alike."""
     _, identity_M, count_I = np.unique(labels_M, return_inverse=True, return_counts=True)
-    sum_IR = np.zeros((len(count_I), kept))
+    sum_IR = np.zeros((len(count_I), x_MR.shape[1]))
     np.add.at(sum_IR, identity_M, x_MR)
     several_M = count_I[identity_M] > 1
     apart_MR = (x_MR - (sum_IR / count_I[:, None])[identity_M])[several_M]
     apart_MR /= np.sqrt(count_I[identity_M][several_M] - 1)[:, None]
-    within_RR = apart_MR.T @ apart_MR / max(1, (count_I > 1).sum())
-    floor = _SHRINKAGE * np.trace(within_RR) / max(kept, 1)
-    if floor > 0:  # else all samples of each identity are the same, and there is nothing to divide by
-        spread_R, turn_RR = np.linalg.eigh(within_RR + floor * np.eye(kept))
-        map_FR = map_FR @ (turn_RR / np.sqrt(spread_R)) @ turn_RR.T
-    map_FK = np.zeros((len(middle_F), width))
-    map_FK[:, :kept] = map_FR
-    return torch.from_numpy(middle_F).float(), torch.from_numpy(map_FK).float()
+    within_RR: npt.NDArray[np.float64] = apart_MR.T @ apart_MR / max(1, (count_I > 1).sum())
+    return within_RR
+
+
+def _inverse_root(within_RR: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The inverse root of a covariance and a tenth of its mean variance; the identity where it is zero."""
+    floor = _SHRINKAGE * np.trace(within_RR) / max(len(within_RR), 1)
+    if not floor > 0:  # all samples of each identity are the same, and there is nothing to divide by
+        return np.eye(len(within_RR))
+    spread_R, turn_RR = np.linalg.eigh(within_RR + floor * np.eye(len(within_RR)))
+    root_RR: npt.NDArray[np.float64] = (turn_RR / np.sqrt(spread_R)) @ turn_RR.T
+    return root_RR
 
 
 def _picture(x_BCHW: torch.Tensor, cell: int) -> torch.Tensor:

@@ -1,6 +1,10 @@
-"""The description beside a network: its map, fitted before the first step, and its share, chosen at each validation.
+"""What is fitted in closed form to the training samples, and not trained.
 
-Legend: M training samples, F numbers of a description, K width of its part of the embedding.
+    before the first step   the map of the description beside the network
+    at each validation      the description's share of the similarity
+    after the last step     the whitening of the network's own vectors
+
+Legend: M training samples, F numbers of a description, K width of its part of the embedding, N of the network's.
 """
 
 from __future__ import annotations
@@ -15,14 +19,17 @@ from torch import nn
 
 from tercet.data import SampleStore
 from tercet.encoders import DescribedConfig, DescribedEncoder
-from tercet.encoders.described import Description, fit_description
+from tercet.encoders.described import Description, fit_description, fit_whitening
+from tercet.run.model import embed_rows
 from tercet.train.plan import Plan
 from tercet.train.ranks import Ranks
 from tercet.train.rows import some_rows
 
-__all__ = ["START_SHARE", "settle", "with_description"]
+__all__ = ["START_SHARE", "settle", "whitening_of", "with_description"]
 
-_MOST_ROWS: Final = 5000  # that the map is fitted to; more would take time and change little
+# What the maps are fitted to; more would take time and change little. The second takes passes of the network.
+_MOST_ROWS: Final = 5000
+_MOST_EMBEDDED: Final = 2048
 _TOGETHER: Final = 64
 START_SHARE: Final = 0.3
 """Of the description in the similarity until a validation chooses, and where nobody is held out for one."""
@@ -37,8 +44,7 @@ def with_description(plan: Plan, store: SampleStore, identities: tuple[str, ...]
     if not isinstance(config, DescribedConfig):
         return plan
     middle, known = torch.zeros(config.described), torch.zeros(config.described, config.known)
-    rows_M = some_rows(store, identities, most=_MOST_ROWS)
-    rows_M = rows_M[store.manifest.genuine[rows_M]]
+    rows_M = _genuine(store, identities, most=_MOST_ROWS)
     if not len(rows_M):
         return plan  # which cannot be trained, and whoever makes the batches will say so
     if fitted := ranks.by_first(lambda: _fitted(config, store, rows_M)):
@@ -53,6 +59,17 @@ def settle(encoder: nn.Module, share: float) -> None:
     """Set the share of the description, where the encoder has one."""
     if isinstance(encoder, DescribedEncoder):
         encoder.share.fill_(share)
+
+
+def whitening_of(encoder: DescribedEncoder, store: SampleStore, identities: tuple[str, ...]) -> torch.Tensor:
+    """The whitening [N, N] of a trained network, fitted to these identities: those that it was trained on."""
+    rows_M = _genuine(store, identities, most=_MOST_EMBEDDED)
+    return fit_whitening(embed_rows(encoder.network, store, rows_M), store.manifest.labels[rows_M])
+
+
+def _genuine(store: SampleStore, identities: tuple[str, ...], *, most: int) -> npt.NDArray[np.int64]:
+    rows_M = some_rows(store, identities, most=most)
+    return rows_M[store.manifest.genuine[rows_M]]
 
 
 def _fitted(

@@ -5,7 +5,7 @@
     step       P x K batch -> augment -> encoder -> triplet loss -> AdamW, its learning rate by the budget spent
     doctor     each step is looked at before the weights move; on an alarm they go back to the best so far
     validate   `validations` times: EER and MAP@R on held-out identities; the best weights are kept
-    save       a checkpoint now and then; at the end, or at Ctrl-C, the best weights as a run
+    save       a checkpoint now and then; at the end, or at Ctrl-C, the best weights as a run (result.py)
 
 Every random draw is a function of the seed and the number of the step. So a training with a budget in epochs gives the
 same weights bit by bit on the same machine, whether it ran through or was stopped and resumed.
@@ -32,7 +32,7 @@ from torch import Tensor
 from tercet.data import Manifest, SampleStore, Skipped, split_identities
 from tercet.errors import InvalidInput, RunError
 from tercet.functional import batch_statistics
-from tercet.run import RunSplit, save_model
+from tercet.run import RunSplit
 from tercet.train.batches import Batch, Batches
 from tercet.train.care import Care
 from tercet.train.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -45,6 +45,7 @@ from tercet.train.learner import Gradient, Learner
 from tercet.train.misfiled import misfiled_in
 from tercet.train.plan import Plan
 from tercet.train.progress import History, OnProgress, TrainingProgress
+from tercet.train.result import save_result
 from tercet.train.rows import rows_of
 from tercet.train.schedule import Budget, learning_rate
 from tercet.train.survey import Survey
@@ -332,29 +333,17 @@ class _Training:
         )
 
     def _save(self) -> None:
-        """Write the best weights so far, or without a validation the last ones, as a run."""
-        progress = self.progress
-        save_model(
+        save_result(
             self.out,
-            task=self.plan.task,
-            seed=self.plan.settings.seed,
-            front_end=self.plan.front_end,
-            encoder=self.plan.encoder.to_json(),
-            weights=self.best_weights or self.learner.encoder.state_dict(),
+            self.plan,
+            self.learner.encoder,
+            self.best_weights,
+            progress=self.progress,
+            finished=self._spent() >= 1,
+            store=self.store,
             split=self.split,
-            training=self.plan.settings.to_json(),
-            data=_summary(self.store.manifest.root, self.split, self.skipped),
-            metrics={
-                "steps": progress.step,
-                "seconds": progress.elapsed_s,
-                "finished": self._spent() >= 1,
-                "validation": {
-                    "eer": progress.best_eer,
-                    "map_at_r": progress.best_map_at_r,
-                    "step": progress.best_step,
-                },
-                "remarks": [remark.to_json() for remark in progress.care.doctor.remarks],
-            },
+            skipped=self.skipped,
+            validation=self.validation,
         )
 
     def _told(self, phase: Any, **more: Any) -> TrainingProgress:
@@ -381,15 +370,6 @@ class _Training:
 
 def _hashes(store: SampleStore, identities: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(store.hashes[row] for row in rows_of(store, identities))
-
-
-def _summary(root: Path, split: RunSplit, skipped: tuple[Skipped, ...]) -> dict[str, Any]:
-    return {
-        "path": str(root),
-        "identities": {part: len(getattr(split.split, part)) for part in ("train", "validation", "test")},
-        "samples": {part: len(hashes) for part, hashes in split.hashes.items()},
-        "skipped": [{"path": entry.path, "reason": entry.reason} for entry in skipped],
-    }
 
 
 def _read_progress(tell: OnProgress) -> Callable[[int, int], None]:

@@ -11,7 +11,7 @@ from typing import Final, final
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+from torch import Tensor, nn
 
 from tercet.data import GENUINE, SampleStore
 from tercet.encoders import DescribedEncoder
@@ -69,6 +69,20 @@ class Validation:
         settle(encoder, share)
         return eer, map_at_r
 
+    def whiten(self, encoder: DescribedEncoder, whitening_NN: Tensor) -> tuple[float, float]:
+        """Give an encoder this whitening unless it is worse for it, by more than chance; EER and MAP@R as it is left.
+
+        The share of the description is chosen anew.
+        """
+        x_ND = self._embed(encoder.network)
+        plain, white = (self._best_share(encoder, _times(x_ND, each)) for each in (encoder.whitening, whitening_NN))
+        better = self.rank(*white[:2]) <= self.rank(*plain[:2]) + self._chance
+        if better:
+            encoder.whitening.copy_(whitening_NN)
+        eer, map_at_r, share = white if better else plain
+        settle(encoder, share)
+        return eer, map_at_r
+
     def _best(self, encoder: nn.Module) -> tuple[float, float, float]:
         """EER, MAP@R, and the share of the description that they are at.
 
@@ -76,19 +90,30 @@ class Validation:
         nearest to where the share began: of six people the best alone is as often too large.
         """
         if not isinstance(encoder, DescribedEncoder):
-            return *self._figures(self._scored(encoder)), 0.0
+            return *self._figures(self._scored(self._embed(encoder))), 0.0
+        return self._best_share(encoder, _times(self._embed(encoder.network), encoder.whitening))
+
+    def _best_share(self, encoder: DescribedEncoder, x_ND: npt.NDArray[np.float32]) -> tuple[float, float, float]:
+        """The same for an encoder whose network's vectors in use are these."""
         if self.described is None:
-            self.described = self._scored(encoder.description)
-        network = self._scored(encoder.network)
+            self.described = self._scored(self._embed(encoder.description))
+        network = self._scored(x_ND)
         found = [(*self._figures(network.beside(self.described, share)), share) for share in SHARES]
-        enough = min(self.rank(eer, map_at_r) for eer, map_at_r, _ in found) + _CHANCE / math.sqrt(self.identities)
+        enough = min(self.rank(eer, map_at_r) for eer, map_at_r, _ in found) + self._chance
         return min(
             (figures for figures in found if self.rank(*figures[:2]) <= enough),
             key=lambda figures: abs(figures[2] - START_SHARE),
         )
 
-    def _scored(self, encoder: nn.Module) -> _Scored:
-        x_ND = embed_rows(encoder, self.store, self.rows_N)
+    @property
+    def _chance(self) -> float:
+        """By how much ranks differ on so few identities."""
+        return _CHANCE / math.sqrt(self.identities)
+
+    def _embed(self, encoder: nn.Module) -> npt.NDArray[np.float32]:
+        return embed_rows(encoder, self.store, self.rows_N)
+
+    def _scored(self, x_ND: npt.NDArray[np.float32]) -> _Scored:
         labels_N, kinds_N = self.store.manifest.labels[self.rows_N], self.store.manifest.kinds[self.rows_N]
         genuine_N = kinds_N == GENUINE
         return _Scored(
@@ -124,6 +149,13 @@ class _Scored:
         x_ND = np.concatenate([math.sqrt(1 - share) * self.x_ND, math.sqrt(share) * other.x_ND], axis=1)
         forged = {kind: mixed(found, other.forged[kind]) for kind, found in self.forged.items()}
         return _Scored(x_ND, self.labels_N, mixed(self.pairs, other.pairs), forged)
+
+
+def _times(x_ND: npt.NDArray[np.float32], whitening_NN: Tensor) -> npt.NDArray[np.float32]:
+    """Unit vectors, whitened."""
+    white_ND: npt.NDArray[np.float32] = x_ND @ whitening_NN.cpu().numpy()
+    white_ND /= np.linalg.norm(white_ND, axis=1, keepdims=True)
+    return white_ND
 
 
 def _scorable(store: SampleStore, identities: tuple[str, ...]) -> npt.NDArray[np.int64]:
