@@ -265,3 +265,16 @@ def test_vectors_in_use_are_whitened_those_that_learn_are_not_and_one_gives_the_
         torch.testing.assert_close(vectors_BD[:, :width], 0.6**0.5 * white_BN, atol=1e-5, rtol=0)
         torch.testing.assert_close(encoder.as_trained(vectors_BD), network_BN, atol=1e-4, rtol=0)
         torch.testing.assert_close(encoder.train()(x), encoder.network(x))
+
+
+def test_weights_from_before_there_was_a_whitening_load_as_they_were():
+    encoder = fitted(FACES, 0.4)
+    before = {name: tensor for name, tensor in encoder.state_dict().items() if name != "whitening"}
+    kept = dict(before)
+    again = FACES.build().eval()
+    again.whitening.fill_(3.0)
+    again.load_state_dict(kept)
+    assert kept.keys() == before.keys()
+    x = samples(FACES)
+    with torch.no_grad():
+        assert torch.equal(encoder(x), again(x))

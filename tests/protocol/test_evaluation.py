@@ -13,6 +13,7 @@ from tercet.encoders import build_encoder
 from tercet.errors import DataError, InvalidInput
 from tercet.evaluate import all_pairs, retrieval, verification
 from tercet.protocol import calibrate_run, evaluate_run, scored_rows
+from tercet.run.model import embed_rows
 from tercet.train import train
 
 COSTS = {"accuracy_standard_error", "min_dcf", "act_dcf", "cllr", "min_cllr"}
@@ -230,3 +231,41 @@ def test_a_row_that_is_both_never_finds_itself_and_parts_without_another_are_non
         queries = evaluate_run(model, store, protocol="both", resamples=0, leakage=False, baselines=False)
         assert queries.figures["recall"] == plain.figures["recall"]
         assert not any(warning.startswith("retrieval:") for warning in queries.warnings)
+
+
+def test_as_norm_beside_the_cosine(folder, model):
+    """By its definition, pair by pair: each similarity judged by those of both sides to the nearest of the cohort."""
+    options = {"protocol": "verification", "baselines": False, "leakage": False}
+    with read(folder, model) as store:
+        plain = evaluate_run(model, store, resamples=20, **options).to_json()
+        found = evaluate_run(model, store, resamples=20, cohort=4, **options).to_json()
+        rows = {
+            part: [n for n, row in enumerate(store.manifest.rows) if row.identity in getattr(model.split.split, part)]
+            for part in ("train", "test")
+        }
+        x_ND, known_MD = (embed_rows(model.encoder, store, np.array(rows[part])) for part in ("test", "train"))
+        labels, known = (store.manifest.labels[rows[part]] for part in ("test", "train"))
+    means_CD = np.stack([known_MD[known == label].mean(axis=0) for label in np.unique(known)])
+    centre_D = means_CD.mean(axis=0)
+
+    def cosine(a_ND, b_ND):
+        a_ND, b_ND = (x - centre_D for x in (a_ND, b_ND))
+        return (a_ND @ b_ND.T) / np.linalg.norm(a_ND, axis=1)[:, None] / np.linalg.norm(b_ND, axis=1)
+
+    nearest_N4 = np.sort(cosine(x_ND, means_CD), axis=1)[:, -4:]
+    judged_NN = (cosine(x_ND, x_ND) - nearest_N4.mean(axis=1)[:, None]) / nearest_N4.std(axis=1)[:, None]
+    first, second = np.triu_indices(len(x_ND), 1)
+    expected = verification((judged_NN + judged_NN.T)[first, second] / 2, labels[first] == labels[second])
+    normed = found.pop("as_norm")
+    assert normed["eer"] == pytest.approx(expected.eer, abs=1e-6)
+    assert normed["min_dcf"] == pytest.approx(expected.min_dcf, abs=1e-6)
+    assert normed["cohort"] == 4 and normed["eer"] != plain["eer"]
+    low, high = found["intervals"].pop("as_norm")["eer"]["ci95"]
+    assert low <= normed["eer"] <= high
+    assert found == plain, "nothing else is another"
+
+
+def test_without_training_identities_there_is_no_as_norm(model, tmp_path):
+    strangers = write_people(tmp_path / "strangers", people=6, seed=5)
+    with read(strangers, model) as store:
+        assert "as_norm" not in evaluate_run(model, store, resamples=0, baselines=False, cohort=300).figures

@@ -47,6 +47,23 @@ def test_a_run_on_speech_is_evaluated_beside_cepstral_statistics(place, tercet):
     assert config["packages"]["soundfile"]
 
 
+def test_speakers_are_verified_by_cosine_and_with_as_norm_where_the_training_speakers_are_there(place, tercet):
+    _, found, said = tercet("evaluate", place / "run", place / "speakers", "--protocol", "verification")
+    normed, trained = (
+        found["as_norm"],
+        json.loads((place / "run" / "run.json").read_text())["data"]["identities"]["train"],
+    )
+    assert normed["cohort"] == trained and 0 <= normed["eer"] <= 0.5
+    assert normed["min_dcf"].keys() == found["min_dcf"].keys() == {"0.01", "0.05"}
+    assert normed["min_cllr"] != found["min_cllr"]
+    assert f"with AS-norm, by {trained} training identities: EER" in said
+    _, without, said = tercet(
+        "evaluate", place / "run", place / "speakers", "--protocol", "verification", "--cohort", 0
+    )
+    assert "as_norm" not in without and "AS-norm" not in said
+    assert without["eer"] == found["eer"]
+
+
 def test_silence_is_undecided_and_damage_is_an_error(place, tercet, tmp_path):
     silence = write(tmp_path / "silence.wav", np.zeros(RATE, np.float32))
     spoken = place / "speakers" / "s00" / "0.flac"

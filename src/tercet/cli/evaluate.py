@@ -103,6 +103,14 @@ def evaluate(
         bool,
         typer.Option("--writer-dependent", help="Train a classifier on the references of each identity (an SVM)."),
     ] = False,
+    cohort: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Verification with AS-norm besides, by so many of the training identities in DATA; 0: without.",
+            show_default="by task",
+        ),
+    ] = None,
     layout: LayoutOption = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap, and of the pairs where there are too many.")] = 0,
     as_json: JsonOption = False,
@@ -141,6 +149,7 @@ def evaluate(
             ignore_same_group=ignore_same_group,
             force_small=force_small,
             references=against,
+            cohort=task.cohort if cohort is None else cohort or None,
             on_phase=tell,
         ).to_json()
     show_evaluation(result, screen)
@@ -235,6 +244,10 @@ def show_evaluation(result: Mapping[str, Any], screen: Screen) -> None:
         screen.figures(result)
     if "pairs" in result:
         _show_verification(result, screen)
+    if "as_norm" in result:
+        found = result["as_norm"]
+        screen.say(f"with AS-norm, by {found['cohort']} training identities: EER {_percent(found['eer'])}")
+        _show_rates(found, screen)
     if "recall" in result:
         per_class = ", ".join(f"@{k} {_percent(value)}" for k, value in result["class_recall"].items())
         screen.say(f"recall as a mean over identities: {per_class}; mAP {_percent(result['map'])}")
@@ -250,12 +263,7 @@ def show_evaluation(result: Mapping[str, Any], screen: Screen) -> None:
 
 
 def _show_verification(result: Mapping[str, Any], screen: Screen) -> None:
-    tar = ", ".join(
-        f"{100 * float(fmr):g} %: {_percent(value, 'too few pairs')}" for fmr, value in result["tar_at_fmr"].items()
-    )
-    screen.say(f"AUC {_percent(result['auc'])}; true accept rate at a false match rate of {tar}")
-    costs = ", ".join(f"{value:.3f} (prior {prior})" for prior, value in result["min_dcf"].items())
-    screen.say(f"minDCF {costs}; minCllr {result['min_cllr']:.3f} bits")
+    _show_rates(result, screen)
     if result["cllr"] is not None:
         costs = ", ".join(f"{value:.3f} (prior {prior})" for prior, value in result["act_dcf"].items())
         screen.say(f"with the calibration: actual DCF {costs}; Cllr {result['cllr']:.3f} bits")
@@ -280,6 +288,15 @@ def _show_verification(result: Mapping[str, Any], screen: Screen) -> None:
             f"at the calibrated threshold {at['threshold']:.4f}: FMR {_percent(at['fmr'], digits=2)} "
             f"(target {_percent(at['target_fmr'], digits=2)}{promise}), FNMR {_percent(at['fnmr'])}"
         )
+
+
+def _show_rates(result: Mapping[str, Any], screen: Screen) -> None:
+    tar = ", ".join(
+        f"{100 * float(fmr):g} %: {_percent(value, 'too few pairs')}" for fmr, value in result["tar_at_fmr"].items()
+    )
+    screen.say(f"AUC {_percent(result['auc'])}; true accept rate at a false match rate of {tar}")
+    costs = ", ".join(f"{value:.3f} (prior {prior})" for prior, value in result["min_dcf"].items())
+    screen.say(f"minDCF {costs}; minCllr {result['min_cllr']:.3f} bits")
 
 
 def _show_identification(result: Mapping[str, Any], screen: Screen) -> None:

@@ -205,6 +205,11 @@ class DescribedEncoder(nn.Module):
             parts = ((1 - self.share).sqrt() * network_BN, self.share.sqrt() * self.description(x))
             return nn.functional.normalize(torch.cat(parts, dim=1), dim=1)
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """As of every module; weights from before there was a whitening have none."""
+        missing = {} if f"{prefix}whitening" in state_dict else {f"{prefix}whitening": torch.eye(len(self.whitening))}
+        super()._load_from_state_dict({**state_dict, **missing}, prefix, *args)
+
     def as_trained(self, vectors_BD: torch.Tensor) -> torch.Tensor:
         """The network's unit vectors [B, N] as the loss saw them, of vectors in use."""
         white_BN = vectors_BD[:, : len(self.whitening)]

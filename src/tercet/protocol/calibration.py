@@ -154,14 +154,31 @@ def normalised_pairs(
     return ready.pairs(all_pairs(ready.vectors, labels_N, seed=seed))
 
 
-def _cohort(model: Model, store: SampleStore, top: int) -> AsNorm:
-    """The cohort of the training identities that the data hold, recognised by their files."""
+def training_cohort(model: Model, store: SampleStore, top: int, *, most: int | None = None) -> AsNorm | None:
+    """The cohort of the training identities that the data hold, recognised by their files; None below two of them.
+
+    Args:
+        model: The model.
+        store: The data.
+        top: How many of the cohort judge a score.
+        most: How many samples the cohort is made of, evenly from all; None: all.
+    """
     trained = frozenset(model.split.hashes["train"])
     rows = np.array([n for n, mark in enumerate(store.hashes) if mark in trained], dtype=np.int64)
+    if most is not None and len(rows) > most:
+        rows = rows[np.arange(most) * len(rows) // most]
     labels = store.manifest.labels[rows]
     if len(np.unique(labels)) < 2:
+        return None
+    return AsNorm.of(embed_rows(model.encoder, store, rows), labels, top=top)
+
+
+def _cohort(model: Model, store: SampleStore, top: int) -> AsNorm:
+    """The same, which there has to be."""
+    found = training_cohort(model, store, top)
+    if found is None:
         raise DataError(
             f"{store.manifest.root}: as-norm needs the training identities for its cohort, and these data hold "
-            f"{len(np.unique(labels))} of them; give the data that the model was trained on"
+            "fewer than two of them; give the data that the model was trained on"
         )
-    return AsNorm.of(embed_rows(model.encoder, store, rows), labels, top=top)
+    return found

@@ -10,38 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from typing import Any, Final, final
 
 import numpy as np
 import numpy.typing as npt
 
 from tercet.data import SampleStore
 from tercet.data.trials import Trials
-from tercet.evaluate import (
-    AsNorm,
-    LlrMap,
-    Pairs,
-    ReferenceProtocol,
-    cosine,
-    identity_folds,
-    retrieval_per_query,
-    roc,
-    thinned,
-    verification,
-)
-from tercet.evaluate.figures import identification_figures, operating_point, retrieval_figures, verification_figures
+from tercet.evaluate import AsNorm, Pairs, ReferenceProtocol, roc, thinned, verification
+from tercet.evaluate.figures import operating_point
 from tercet.protocol.baselines import baselines_of
-from tercet.protocol.calibration import normalised_pairs
+from tercet.protocol.calibration import training_cohort
 from tercet.protocol.forgeries import forgery_figures, pairs_of_forgeries, reference_figures
 from tercet.protocol.leakage import Leakage, find_leakage
 from tercet.protocol.listed import ListedPairs, listed_pairs
-from tercet.protocol.rows import Scored, gallery_rows, retrieval_parts, scored_rows
+from tercet.protocol.rows import Scored, gallery_rows, scored_rows
+from tercet.protocol.scoring import Protocol, Scoring
 from tercet.run import Model
 from tercet.run.model import embed_rows
 
 __all__ = ["Evaluation", "Protocol", "evaluate_run"]
 
-Protocol = Literal["verification", "retrieval", "identification", "both"]
+_NORMALISED: Final = ("eer", "auc", "tar_at_fmr", "min_dcf", "min_cllr")  # what is said of normalised scores
+_MOST_ROWS: Final = 5000  # training samples of which their cohort is made
 
 
 @final
@@ -108,6 +99,7 @@ def evaluate_run(
     ignore_same_group: bool = False,
     force_small: bool = False,
     references: ReferenceProtocol | None = None,
+    cohort: int | None = None,
     leakage: bool = True,
     on_phase: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -128,6 +120,8 @@ def evaluate_run(
         force_small: Give rates also where the pairs or searches are too few to show them.
         references: Samples are also questioned against several references of an identity, with their forgeries; the
             baselines by similarity alone.
+        cohort: Verification is scored with AS-norm besides, each similarity judged by the so many most similar of the
+            training identities; left out where the data hold fewer than two of them. None: not.
         leakage: Whether to look for what may make the figures too good (`find_leakage`); some hundred files are read.
         on_phase: Told what comes next.
 
@@ -137,7 +131,7 @@ def evaluate_run(
     tell = on_phase or _silent
     listed = None if trials is None else listed_pairs(model, store, trials, keep_seen=keep_seen)
     scored = _listed_rows(store, listed) if listed and protocol == "verification" else scored_rows(model, store)
-    task = _Task(store, scored.rows, listed, gallery, protocol, ignore_same_group, force_small, seed)
+    task = Scoring(store, scored.rows, listed, gallery, protocol, ignore_same_group, force_small, seed)
     here_N, there_G = task.rows, gallery_rows(model, gallery)
     tell("model")
     vectors_ND = embed_rows(model.encoder, store, here_N)
@@ -146,6 +140,10 @@ def evaluate_run(
     llr = None if model.calibration is None else model.calibration.llr
     figures, intervals, pairs = task.figures(vectors_ND, others_GD, there_G, resamples, norm=model.norm, llr=llr)
     warnings = (*scored.warnings, *(listed.warnings if listed else ()), *task.remarks())
+    if pairs is not None and cohort is not None and (norm := training_cohort(model, store, cohort, most=_MOST_ROWS)):
+        found, drawn = task.verification(vectors_ND, resamples, norm=norm)[:2]
+        figures["as_norm"] = {name: found[name] for name in _NORMALISED} | {"cohort": norm.top}
+        intervals |= {"as_norm": {name: drawn[name] for name in _NORMALISED if name in drawn}}
     if pairs is not None:
         figures |= _decisions(model, task, scored, pairs)
         warnings += _shared_with_calibration(model, task, pairs)
@@ -207,140 +205,6 @@ class _Forged:
         return self if asked is None else replace(self, references=replace(asked, decision="similarity"))
 
 
-@final
-@dataclass(frozen=True)
-class _Task:
-    """What is to be scored, whatever makes the vectors: `scored` are the rows of all pairs, queries and searches."""
-
-    store: SampleStore
-    scored: npt.NDArray[np.int64]
-    listed: ListedPairs | None
-    gallery: SampleStore | None
-    protocol: Protocol
-    ignore_same_group: bool
-    force_small: bool
-    seed: int
-
-    @property
-    def rows(self) -> npt.NDArray[np.int64]:
-        """The rows [N] of the store that need a vector, ascending."""
-        if self.listed is None:
-            return self.scored
-        return np.unique(np.concatenate([self.scored, self.listed.first, self.listed.second]))
-
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """The labels [N] of those rows."""
-        return self.store.manifest.labels[self.rows]
-
-    def remarks(self) -> tuple[str, ...]:
-        """Where the data say what is searched for and in what, how many there are of each."""
-        if self.protocol not in ("retrieval", "both") or self.gallery is not None:
-            return ()
-        divided = retrieval_parts(self.store, self.scored)
-        if divided is None:
-            return ()
-        return (f"retrieval: {len(divided[0])} queries are searched in {len(divided[1])} samples, as the data say",)
-
-    def figures(
-        self,
-        vectors_ND: npt.NDArray[np.float32],
-        others_GD: npt.NDArray[np.float32] | None,
-        there_G: npt.NDArray[np.int64],
-        resamples: int,
-        *,
-        norm: AsNorm | None = None,
-        llr: LlrMap | None = None,
-    ) -> tuple[dict[str, Any], dict[str, Any], Pairs | None]:
-        """The figures of the vectors of `rows`, their intervals, and the scored pairs where there are any."""
-        figures: dict[str, Any] = {}
-        intervals: dict[str, Any] = {}
-        pairs: Pairs | None = None
-        place = np.searchsorted(self.rows, self.scored)
-        if self.protocol in ("verification", "both"):
-            pairs = self._pairs(vectors_ND, norm)
-            folds = identity_folds(pairs, self.labels, seed=self.seed)
-            if self.listed is not None and self.listed.fold is not None:
-                folds = self.listed.fold
-            found = verification_figures(
-                pairs,
-                self.labels,
-                folds=folds,
-                llr=llr,
-                force_small=self.force_small,
-                resamples=resamples,
-                seed=self.seed,
-            )
-            figures, intervals = figures | found[0], intervals | found[1]
-        if self.protocol in ("retrieval", "both"):
-            found = self._retrieval(vectors_ND[place], others_GD, there_G, resamples)
-            figures, intervals = figures | found[0], intervals | found[1]
-        if self.protocol == "identification":
-            found = identification_figures(
-                vectors_ND[place],
-                self.labels[place],
-                force_small=self.force_small,
-                resamples=resamples,
-                seed=self.seed,
-            )
-            figures, intervals = figures | found[0], intervals | found[1]
-        return figures, intervals, pairs
-
-    def _pairs(self, vectors_ND: npt.NDArray[np.float32], norm: AsNorm | None) -> Pairs:
-        if self.listed is None:
-            return normalised_pairs(vectors_ND, self.labels, norm, seed=self.seed)
-        first, second = np.searchsorted(self.rows, self.listed.first), np.searchsorted(self.rows, self.listed.second)
-        if norm is None:
-            return Pairs(cosine(vectors_ND[first], vectors_ND[second]), self.listed.genuine, first, second)
-        ready = norm.normalised(vectors_ND)
-        similar = cosine(ready.vectors[first], ready.vectors[second])
-        return ready.pairs(Pairs(similar, self.listed.genuine, first, second))
-
-    def _retrieval(
-        self,
-        query_QD: npt.NDArray[np.float32],
-        others_GD: npt.NDArray[np.float32] | None,
-        there_G: npt.NDArray[np.int64],
-        resamples: int,
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        rows, own = self.store.manifest.rows, self.store.manifest
-        groups = np.array([rows[n].group for n in self.scored], dtype=np.str_) if self.ignore_same_group else None
-        if self.gallery is None or others_GD is None:
-            labels = own.labels[self.scored]
-            divided = retrieval_parts(self.store, self.scored)
-            if divided is not None:
-                query_Q, there_G = divided
-                found = retrieval_per_query(
-                    query_QD[query_Q],
-                    labels[query_Q],
-                    query_QD[there_G],
-                    labels[there_G],
-                    query_ids=query_Q,
-                    gallery_ids=there_G,
-                    query_groups=None if groups is None else groups[query_Q],
-                    gallery_groups=None if groups is None else groups[there_G],
-                    full_ranking=True,
-                )
-                return retrieval_figures(found, labels[query_Q], resamples=resamples, seed=self.seed)
-            found = retrieval_per_query(query_QD, labels, query_groups=groups, full_ranking=True)
-            return retrieval_figures(found, labels, resamples=resamples, seed=self.seed)
-        theirs = self.gallery.manifest.rows
-        code = {name: n for n, name in enumerate(sorted({*own.identities, *self.gallery.manifest.identities}))}
-        labels = np.array([code[rows[n].identity] for n in self.scored], dtype=np.int64)
-        found = retrieval_per_query(
-            query_QD,
-            labels,
-            others_GD,
-            np.array([code[theirs[n].identity] for n in there_G], dtype=np.int64),
-            query_ids=np.array([self.store.hashes[n] for n in self.scored]),
-            gallery_ids=np.array([self.gallery.hashes[n] for n in there_G]),
-            query_groups=groups,
-            gallery_groups=None if groups is None else np.array([theirs[n].group for n in there_G], dtype=np.str_),
-            full_ranking=True,
-        )
-        return retrieval_figures(found, labels, resamples=resamples, seed=self.seed)
-
-
 def _listed_rows(store: SampleStore, listed: ListedPairs) -> Scored:
     """What a list of pairs alone scores."""
     rows = np.unique(np.concatenate([listed.first, listed.second]))
@@ -349,7 +213,7 @@ def _listed_rows(store: SampleStore, listed: ListedPairs) -> Scored:
     return Scored(rows, len(np.unique(store.manifest.labels[rows])), listed.identities, samples, ())
 
 
-def _decisions(model: Model, task: _Task, scored: Scored, pairs: Pairs) -> dict[str, Any]:
+def _decisions(model: Model, task: Scoring, scored: Scored, pairs: Pairs) -> dict[str, Any]:
     """The error curve, what could not be compared, and the rates at the EER's threshold and the calibrated one."""
     if task.listed is None:
         out = frozenset(scored.left_out)
@@ -375,7 +239,7 @@ def _decisions(model: Model, task: _Task, scored: Scored, pairs: Pairs) -> dict[
     }
 
 
-def _calibrated_on(model: Model, task: _Task, pairs: Pairs) -> frozenset[str]:
+def _calibrated_on(model: Model, task: Scoring, pairs: Pairs) -> frozenset[str]:
     """The scored identities that the threshold was chosen on, recognised by their files."""
     rows = task.rows[np.unique(np.concatenate([pairs.first, pairs.second]))]
     manifest = task.store.manifest
@@ -384,7 +248,7 @@ def _calibrated_on(model: Model, task: _Task, pairs: Pairs) -> frozenset[str]:
     return frozenset(manifest.rows[n].identity for n in rows) & known
 
 
-def _shared_with_calibration(model: Model, task: _Task, pairs: Pairs) -> tuple[str, ...]:
+def _shared_with_calibration(model: Model, task: Scoring, pairs: Pairs) -> tuple[str, ...]:
     shared = _calibrated_on(model, task, pairs) if model.calibration is not None else frozenset()
     if not shared:
         return ()

@@ -63,8 +63,9 @@ def collect(
     Raises:
         DataError: Too little is left to score.
     """
+    task = load_task(model.task)
     evaluation = evaluate_run(
-        model, store, seed=seed, references=load_task(model.task).references, on_phase=on_phase
+        model, store, seed=seed, references=task.references, cohort=task.cohort, on_phase=on_phase
     ).to_json()
     rows_N = scored_rows(model, store).rows
     labels_N = store.manifest.labels[rows_N]

@@ -19,6 +19,14 @@ def cost_table(evaluation: Mapping[str, Any]) -> Table | None:
     for prior, value in (evaluation.get("min_dcf") or {}).items():
         meaning = f"least detection cost of any threshold, where {rate(float(prior), 0)} of the pairs are genuine"
         rows.append((f"minDCF, prior {prior}", f"{value:.3f}", meaning))
+    normed = evaluation.get("as_norm")
+    if normed is not None:
+        meaning = f"each similarity judged by those to {normed['cohort']} training identities"
+        rows.append(("EER with AS-norm", rate(normed["eer"]), meaning))
+        rows.extend(
+            (f"minDCF with AS-norm, prior {prior}", f"{value:.3f}", "as above, of such scores")
+            for prior, value in normed["min_dcf"].items()
+        )
     for prior, value in (evaluation.get("act_dcf") or {}).items():
         if value is not None:
             meaning = "the same cost at the threshold that the calibration gives for this prior"

@@ -69,4 +69,5 @@ TASK = Task(
     augment=augment,
     settings=Settings(minutes=5.0, identities_per_batch=24, samples_per_identity=4, validations=8),
     layouts=LAYOUTS,
+    cohort=300,
 )

@@ -49,6 +49,7 @@ class Task:
         augment: Changes that leave the identity as it is.
         settings: Training settings, with a budget that is enough for small data.
         references: How samples are questioned against several references in the test; None: they are not.
+        cohort: Verification is scored with AS-norm besides, by so many of the training identities; None: it is not.
         layouts: Ways in which such data is published, beside a folder per identity and a manifest; asked in this order.
         start: Weights that the encoder begins with, where they are not drawn: a pretrained backbone's.
     """
@@ -61,6 +62,7 @@ class Task:
     settings: Settings
     layouts: tuple[Layout, ...] = field(default=())
     references: ReferenceProtocol | None = None
+    cohort: int | None = None
     start: Mapping[str, torch.Tensor] | None = field(default=None, compare=False, repr=False)
 
     @property
