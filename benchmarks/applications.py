@@ -322,7 +322,8 @@ def table(found: list[dict]) -> Iterator[str]:
             key: (min if key.endswith("eer") else max)(round(values[key], 3) for values in mean.values())
             for key in keys
         }
-        people = " / ".join(str(line["identities"]) for line in next(iter(groups.values())))
+        most = max(len(some) for some in groups.values())
+        people = " / ".join(str(line["identities"]) for line in max(groups.values(), key=len))
         yield f"\n**{name}**: {here[0]['trained_on']} identities in training, {people} in the test\n"
         yield "| system | " + " | ".join(keys.values()) + " | steps | outside the encoder |"
         yield "|---|" + "---:|" * (len(keys) + 2)
@@ -341,6 +342,7 @@ def table(found: list[dict]) -> Iterator[str]:
                     f"{100 * statistics.fmean(line['outside_encoder'] for line in some):.0f} %",
                 ]
             title = f"{group[0]}, {group[1]:g} min" if group[1] else group[0]
+            title += "" if len(some) == most else f" ({len(some)} of {most} seeds)"
             yield f"| {title} | " + " | ".join([*cells, *cost]) + " |"
 
 
