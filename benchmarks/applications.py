@@ -7,8 +7,9 @@ For every set and seed: `tercet`, the training that the command makes with its d
 encoder, first weights, data, split, batches, augmentation, schedule, choice of weights and processor time with the
 semi-hard miner and the triplet loss of pytorch-metric-learning at margin 0.2; `untrained`, the network as initialised;
 `description`, what the encoder has beside its network, fitted and alone; `tercet, network` and `semihard, network`, the
-networks of those trainings without it; and what there is without any training: raw pixels, histograms of oriented
-gradients, cepstral statistics. All are scored on the same identities, which no training has seen.
+networks of those trainings without it and without their whitening; and what there is without any training: raw pixels,
+histograms of oriented gradients, cepstral statistics. All are scored on the same identities, which no training has
+seen.
 
 Time is the processor's, counted for one thread, so that another job on the machine takes nothing from anybody. One
 line of JSON per system is added to the file, and what is there already is not repeated: an interrupted run goes on.
