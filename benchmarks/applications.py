@@ -308,7 +308,10 @@ def lines(path: Path) -> list[dict]:
 
 
 def table(found: list[dict]) -> Iterator[str]:
-    """A Markdown table for each set: means over the seeds, and of the ends of the intervals; the best in bold."""
+    """A Markdown table for each set: means over seeds, and of the ends of intervals.
+
+    The best is in bold, of the systems with all seeds.
+    """
     for name in (name for name in SETS if any(line["set"] == name for line in found)):
         here = [line for line in found if line["set"] == name]
         keys = FIGURES | (SKILLED if "skilled_eer" in here[0]["figures"] else {})
@@ -319,11 +322,9 @@ def table(found: list[dict]) -> Iterator[str]:
             group: {key: statistics.fmean(line["figures"][key] for line in some) for key in keys}
             for group, some in groups.items()
         }
-        best = {
-            key: (min if key.endswith("eer") else max)(round(values[key], 3) for values in mean.values())
-            for key in keys
-        }
         most = max(len(some) for some in groups.values())
+        whole = [mean[group] for group, some in groups.items() if len(some) == most]
+        best = {key: (min if key.endswith("eer") else max)(round(values[key], 3) for values in whole) for key in keys}
         people = " / ".join(str(line["identities"]) for line in max(groups.values(), key=len))
         yield f"\n**{name}**: {here[0]['trained_on']} identities in training, {people} in the test\n"
         yield "| system | " + " | ".join(keys.values()) + " | steps | outside the encoder |"
@@ -334,7 +335,8 @@ def table(found: list[dict]) -> Iterator[str]:
                 ends = [line["ci95"][key] for line in some if line["ci95"][key]]
                 low, high = (statistics.fmean(e[i] for e in ends) if ends else float("nan") for i in (0, 1))
                 value = f"{100 * mean[group][key]:.1f}"
-                value = f"**{value}**" if round(mean[group][key], 3) == best[key] else value
+                if len(some) == most and round(mean[group][key], 3) == best[key]:
+                    value = f"**{value}**"
                 cells.append(f"{value} ({100 * low:.1f} to {100 * high:.1f})")
             cost = ["", ""]
             if "steps" in some[0]:
