@@ -64,6 +64,18 @@ def test_speakers_are_verified_by_cosine_and_with_as_norm_where_the_training_spe
     assert without["eer"] == found["eer"]
 
 
+def test_a_cohort_that_there_is_no_use_for_or_nobody_to_make_of_is_said(place, tercet, tmp_path):
+    asked = ("evaluate", place / "run", place / "speakers", "--cohort")
+    code, _, err = tercet(*asked, 1)
+    assert code == 2 and "--cohort 1: must be two training identities at least" in err
+    code, _, err = tercet(*asked, 5, "--protocol", "retrieval")
+    assert code == 2 and "--cohort has no part in --protocol retrieval" in err
+    others = write_speakers(tmp_path / "others", speakers=4, utterances=3, first=40)
+    code, found, err = tercet("evaluate", place / "run", others, "--cohort", 5)
+    assert code == 0 and "as_norm" not in found
+    assert "--cohort 5: DATA hold fewer than two of the training identities" in err
+
+
 def test_silence_is_undecided_and_damage_is_an_error(place, tercet, tmp_path):
     silence = write(tmp_path / "silence.wav", np.zeros(RATE, np.float32))
     spoken = place / "speakers" / "s00" / "0.flac"

@@ -125,7 +125,14 @@ def evaluate(
     from tercet.run import load
     from tercet.tasks import load_task
 
-    _check_options(protocol, pairs=pairs, keep_seen=keep_seen, gallery=gallery, ignore_same_group=ignore_same_group)
+    _check_options(
+        protocol,
+        pairs=pairs,
+        keep_seen=keep_seen,
+        gallery=gallery,
+        ignore_same_group=ignore_same_group,
+        cohort=cohort,
+    )
     screen = Screen(as_json=as_json)
     model = load(run)
     task = load_task(model.task)
@@ -153,17 +160,29 @@ def evaluate(
             on_phase=tell,
         ).to_json()
     show_evaluation(result, screen)
+    if cohort and "as_norm" not in result:
+        screen.note(f"warning: --cohort {cohort}: DATA hold fewer than two of the training identities, so no AS-norm")
     screen.emit(result)
 
 
 def _check_options(
-    protocol: Protocol, *, pairs: Path | None, keep_seen: bool, gallery: Path | None, ignore_same_group: bool
+    protocol: Protocol,
+    *,
+    pairs: Path | None,
+    keep_seen: bool,
+    gallery: Path | None,
+    ignore_same_group: bool,
+    cohort: int | None,
 ) -> None:
     """Refuse an option that would do nothing."""
     if pairs is not None and protocol not in (Protocol.verification, Protocol.both):
         raise InvalidOption(f"--pairs has no part in --protocol {protocol.value}")
     if keep_seen and pairs is None:
         raise InvalidOption("--keep-seen is for the pairs of --pairs")
+    if cohort == 1:
+        raise InvalidOption("--cohort 1: must be two training identities at least, or 0 for no AS-norm")
+    if cohort and protocol not in (Protocol.verification, Protocol.both):
+        raise InvalidOption(f"--cohort has no part in --protocol {protocol.value}")
     for name, given in (("--gallery", gallery is not None), ("--ignore-same-group", ignore_same_group)):
         if given and protocol not in (Protocol.retrieval, Protocol.both):
             raise InvalidOption(f"{name} has no part in --protocol {protocol.value}")

@@ -1,7 +1,7 @@
 """A network beside a description that needs no training but a linear map, fitted in closed form.
 
     sample [B, ...]
-      -> network (convnet or speech), after the training times its whitening     -> unit norm [B, N]    sqrt(1 - share)
+      -> network (convnet or speech), after the training times its whitening    -> unit norm [B, N]    sqrt(1 - share)
       -> description: pictures   histograms of oriented gradients, with colour an 8 x 8 thumbnail
                       speech     mean and deviation over time of the cepstrum
          minus its mean over the training samples, through the fitted map       -> unit norm [B, K]    sqrt(share)
@@ -251,8 +251,8 @@ def fit_whitening(x_MN: npt.NDArray[np.float32], labels_M: npt.NDArray[np.int64]
     """A = ((I + c W^-1) / 2)^(1/2) [N, N], by which a direction counts the less, the more identities differ within it.
 
     So of two vectors' product x A A y half is theirs as they are, and half is theirs whitened, c being such that both
-    have the training samples as long. All of it the whitened one finds more neighbours, at some cost in EER where
-    identities are few (docs/log.md). W is the covariance within identities: the mean of the identities' own, each
+    have the training samples as long. With the whitened half alone recall@1 rises further, and on some data the EER
+    does, too (docs/log.md). W is the covariance within identities: the mean of the identities' own, each
     counting alike however many samples it has, plus a tenth of its mean variance in every direction. The mean of the
     samples stays where it is: a network's vectors lie around the origin as the loss wants them to.
 
