@@ -23,6 +23,7 @@ from tercet.errors import InvalidInput
 
 FACES = DescribedConfig(ConvEncoderConfig(1, 24, 32, 6, 8, "flatten", flip_test=True), embedding_dim=10)
 COLOURS = DescribedConfig(ConvEncoderConfig(3, 16, 16, 6, 8), embedding_dim=9)
+SIGNED = DescribedConfig(DrawingEncoderConfig(30, 40, 8, 8, cell=10), embedding_dim=12)
 VOICES = DescribedConfig(SpeechEncoderConfig(width=64, blocks=1, embedding_dim=6), embedding_dim=12)
 
 
@@ -31,7 +32,8 @@ def samples(config: DescribedConfig, count: int = 7) -> torch.Tensor:
     network = config.network
     if isinstance(network, SpeechEncoderConfig):
         return torch.randn(count, 1, 8000) / 8
-    return torch.randn(count, network.channels, network.height, network.width)
+    channels = network.channels if isinstance(network, ConvEncoderConfig) else 1
+    return torch.randn(count, channels, network.height, network.width)
 
 
 def fitted(config: DescribedConfig, share: float) -> torch.nn.Module:
@@ -45,7 +47,7 @@ def fitted(config: DescribedConfig, share: float) -> torch.nn.Module:
     return encoder
 
 
-@pytest.mark.parametrize("config", [FACES, COLOURS, VOICES])
+@pytest.mark.parametrize("config", [FACES, COLOURS, SIGNED, VOICES])
 def test_the_similarity_is_the_networks_and_the_descriptions_by_their_shares(config):
     x = samples(config)
     encoder = fitted(config, 0.3)
@@ -58,7 +60,7 @@ def test_the_similarity_is_the_networks_and_the_descriptions_by_their_shares(con
     torch.testing.assert_close(vectors_BD.norm(dim=1), torch.ones(7))
 
 
-@pytest.mark.parametrize("config", [FACES, COLOURS, VOICES])
+@pytest.mark.parametrize("config", [FACES, COLOURS, SIGNED, VOICES])
 def test_training_sees_the_network_alone(config):
     x = samples(config)
     encoder = fitted(config, 0.5).train()
@@ -92,7 +94,7 @@ def test_what_is_described():
     assert cepstral_statistics(x[:, 0]).shape[1] == CEPSTRAL_STATISTICS == VOICES.described
 
 
-@pytest.mark.parametrize("config", [FACES, COLOURS, VOICES])
+@pytest.mark.parametrize("config", [FACES, COLOURS, SIGNED, VOICES])
 def test_an_empty_sample_has_a_vector(config):
     x = torch.zeros_like(samples(config, 1))
     vectors_BD = fitted(config, 0.8)(x)
@@ -110,6 +112,7 @@ def test_large_pictures_have_larger_cells_and_not_more_numbers():
     assert DescribedConfig(ConvEncoderConfig(1, 64, 64), embedding_dim=256).described == 36 * 7 * 7
     large = DescribedConfig(ConvEncoderConfig(1, 512, 512), embedding_dim=256)
     assert large.described == 36 * 7 * 7 and large.cell == 64
+    assert SIGNED.described == 36 * 2 * 3 and SIGNED.cell == 10  # as the network has them
     assert large.build().description.describe(torch.randn(2, 1, 512, 512)).shape == (2, 36 * 7 * 7)
 
 
@@ -135,12 +138,16 @@ def cosines(x_MK: np.ndarray) -> np.ndarray:
     return x_MK @ x_MK.T
 
 
-def test_the_map_is_that_of_the_definition():
-    """The sign of a direction is nobody's choice, and the scale no matter: the similarities are compared."""
+@pytest.mark.parametrize("width", [9, 59, 60, 150])
+def test_the_map_is_that_of_the_definition(width):
+    """The sign of a direction is nobody's choice, and the scale no matter: the similarities are compared.
+
+    Fewer numbers than samples and more.
+    """
     random = np.random.default_rng(0)
     labels_M = np.array([0, 0, 0, 1, 1, 2, 3, 3, 3, 3, 3, 3] * 5) + np.repeat(np.arange(5), 12) * 4
-    own_F = random.normal(size=(20, 9)) * 2
-    x_MF = own_F[labels_M] + random.normal(size=(60, 9)) * np.linspace(0.1, 3, 9)
+    own_F = random.normal(size=(20, width)) * 2
+    x_MF = own_F[labels_M] + random.normal(size=(60, width)) * np.linspace(0.1, 3, width)
     middle, known = fit_description(x_MF.astype(np.float64), labels_M, 5)
     expected = cosines((x_MF - x_MF.mean(axis=0)) @ by_definition(x_MF, labels_M, 5))
     found = cosines((x_MF - middle.double().numpy()) @ known.double().numpy())
@@ -173,7 +180,7 @@ def test_whatever_there_is_to_fit_the_map_is_finite(count, people, width, spare,
     assert same or count == 1 or (known[:, 0] != 0).any()
 
 
-@pytest.mark.parametrize("config", [FACES, COLOURS, VOICES])
+@pytest.mark.parametrize("config", [FACES, COLOURS, SIGNED, VOICES])
 def test_the_configuration_survives_json_and_builds_the_same_network(config):
     assert read_encoder(config.to_json()) == config
     torch.manual_seed(0)
@@ -200,7 +207,7 @@ def test_half_of_the_width_is_the_descriptions_as_far_as_that_goes():
         (lambda: VOICES.with_embedding_dim(1), "embedding_dim"),
         (lambda: VOICES.with_embedding_dim(4097), "embedding_dim=4097"),
         (lambda: read_encoder(FACES.to_json() | {"network": None}), "network"),
-        (lambda: read_encoder(FACES.to_json() | {"network": DrawingEncoderConfig(32, 32).to_json()}), "network"),
+        (lambda: read_encoder(FACES.to_json() | {"network": FACES.to_json()}), "network must be one of convnet, dra"),
         (lambda: read_encoder(FACES.to_json() | {"more": 1}), "keys"),
     ],
 )
@@ -251,7 +258,11 @@ def test_where_nothing_varies_within_an_identity_nothing_is_whitened():
         np.testing.assert_allclose(fit_whitening(rows, labels_M), np.eye(3), atol=1e-6)
 
 
-@pytest.mark.parametrize("config", [FACES, COLOURS, VOICES])
+def test_of_vectors_without_a_length_nothing_is_whitened():
+    assert torch.equal(fit_whitening(np.zeros((6, 3), np.float32), np.arange(6) // 2), torch.eye(3))
+
+
+@pytest.mark.parametrize("config", [FACES, COLOURS, SIGNED, VOICES])
 def test_vectors_in_use_are_whitened_those_that_learn_are_not_and_one_gives_the_other(config):
     x = samples(config)
     encoder = fitted(config, 0.4)
@@ -270,11 +281,9 @@ def test_vectors_in_use_are_whitened_those_that_learn_are_not_and_one_gives_the_
 def test_weights_from_before_there_was_a_whitening_load_as_they_were():
     encoder = fitted(FACES, 0.4)
     before = {name: tensor for name, tensor in encoder.state_dict().items() if name != "whitening"}
-    kept = dict(before)
     again = FACES.build().eval()
     again.whitening.fill_(3.0)
-    again.load_state_dict(kept)
-    assert kept.keys() == before.keys()
+    again.load_state_dict(before)
     x = samples(FACES)
     with torch.no_grad():
         assert torch.equal(encoder(x), again(x))

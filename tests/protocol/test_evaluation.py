@@ -11,8 +11,9 @@ from synthetic import read_people, tiny_plan, write_people
 from tercet.data import SampleStore
 from tercet.encoders import build_encoder
 from tercet.errors import DataError, InvalidInput
-from tercet.evaluate import all_pairs, retrieval, verification
-from tercet.protocol import calibrate_run, evaluate_run, scored_rows
+from tercet.evaluate import AsNorm, all_pairs, retrieval, verification
+from tercet.protocol import calibrate_run, calibration, evaluate_run, scored_rows
+from tercet.protocol.calibration import training_cohort
 from tercet.run.model import embed_rows
 from tercet.train import train
 
@@ -263,6 +264,35 @@ def test_as_norm_beside_the_cosine(folder, model):
     low, high = found["intervals"].pop("as_norm")["eer"]["ci95"]
     assert low <= normed["eer"] <= high
     assert found == plain, "nothing else is another"
+
+
+def test_the_cohort_has_the_genuine_samples_evenly_taken(folder, model, monkeypatch):
+    monkeypatch.setattr(calibration, "_MOST_OF_COHORT", 7)
+    with read(folder, model) as store:
+        forged = tuple(replace(row, kind="skilled") if row.path.stem == "3" else row for row in store.manifest.rows)
+        store.manifest = replace(store.manifest, rows=forged)
+        names = model.split.split.train
+        trained = [n for n, row in enumerate(forged) if row.identity in names and row.kind == "genuine"]
+        taken = [trained[i * len(trained) // 7] for i in range(7)]
+        x_MD = embed_rows(model.encoder, store, np.array(taken))
+        labels_M = store.manifest.labels[taken]
+        found = training_cohort(model, store, 2)
+    expected = AsNorm.of(x_MD, labels_M, top=2)
+    np.testing.assert_array_equal(found.cohort, expected.cohort)
+
+
+@pytest.mark.parametrize("cohort", [0, 1, -3, 2.5, True])
+def test_a_cohort_that_is_none_is_refused_before_anything_is_read(folder, model, cohort):
+    with read(folder, model) as store, pytest.raises(InvalidInput, match="cohort: must be a whole number of training"):
+        evaluate_run(model, store, cohort=cohort)
+
+
+def test_a_model_that_decides_by_as_norm_has_its_cohort_and_takes_no_other(folder, model):
+    with read(folder, model) as store:
+        normed = tercet.load(model.path)
+        normed.norm = calibrate_run(model, store, target_fmr=0.3, norm="as-norm", cohort=6).norm
+        with pytest.raises(InvalidInput, match="cohort=4: the model is calibrated for scores with AS-norm, by 6 of"):
+            evaluate_run(normed, store, cohort=4)
 
 
 def test_without_training_identities_there_is_no_as_norm(model, tmp_path):

@@ -38,6 +38,14 @@ def test_costs_and_failures_are_told_with_what_they_mean():
     assert cost_table({}) is None
 
 
+def test_as_norm_is_told_beside_the_similarity():
+    table = cost_table({"min_dcf": {"0.01": 0.5}, "as_norm": {"eer": 0.031, "min_dcf": {"0.01": 0.25}, "cohort": 40}})
+    assert table is not None
+    cells = {row[0]: row[1:] for row in table.rows}
+    assert cells["minDCF, prior 0.01"][0] == "0.500" and cells["minDCF with AS-norm, prior 0.01"][0] == "0.250"
+    assert cells["EER with AS-norm"] == ("3.1 %", "each similarity judged by those to 40 training identities")
+
+
 def test_each_kind_of_impostor_and_each_number_of_references_has_a_row():
     found = {
         "random": {"eer": 0.1, "auc": 0.95, "tar_at_fmr": {"0.01": 0.7}, "impostor": 4000},

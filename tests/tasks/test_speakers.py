@@ -73,7 +73,27 @@ def test_a_cohort_that_there_is_no_use_for_or_nobody_to_make_of_is_said(place, t
     others = write_speakers(tmp_path / "others", speakers=4, utterances=3, first=40)
     code, found, err = tercet("evaluate", place / "run", others, "--cohort", 5)
     assert code == 0 and "as_norm" not in found
-    assert "--cohort 5: DATA hold fewer than two of the training identities" in err
+    assert "--cohort 5: DATA hold fewer than two training identities" in err
+    assert any("--cohort 5" in warning for warning in found["warnings"])
+
+
+def test_with_pairs_of_known_speakers_or_scores_that_are_normalised_already_there_is_no_as_norm_beside(
+    place, tercet, tmp_path
+):
+    data = place / "speakers"
+    speakers = json.loads((place / "run" / "split.json").read_text())["train"][:2]
+    first, second = (sorted(path.relative_to(data) for path in (data / name).iterdir())[:2] for name in speakers)
+    (tmp_path / "pairs.txt").write_text(f"1 {first[0]} {first[1]}\n0 {first[0]} {second[0]}\n")
+    asked = ("evaluate", place / "run", data, "--protocol", "verification")
+    code, found, _ = tercet(*asked, "--pairs", tmp_path / "pairs.txt", "--keep-seen")
+    assert code == 0 and "as_norm" not in found
+    copy = shutil.copytree(place / "run", tmp_path / "run")
+    code, _, err = tercet("calibrate", copy, data, "--fmr", "0.7", "--norm", "as-norm", "--cohort", 3)
+    assert code == 0, err
+    code, found, _ = tercet("evaluate", copy, data, "--protocol", "verification")
+    assert code == 0 and "as_norm" not in found
+    code, _, err = tercet("evaluate", copy, data, "--protocol", "verification", "--cohort", 4)
+    assert code == 2 and "the model is calibrated for scores with AS-norm, by 3 of its own cohort" in err
 
 
 def test_silence_is_undecided_and_damage_is_an_error(place, tercet, tmp_path):

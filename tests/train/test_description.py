@@ -199,8 +199,50 @@ def test_a_whitening_that_makes_the_held_out_worse_is_not_taken(parts):
     x_ND = embed_rows(encoder.network, held_out, np.arange(len(held_out)))
     turn_NN = torch.from_numpy(np.linalg.eigh(np.cov(x_ND.T))[1]).float()
     blind_NN = turn_NN @ torch.diag(torch.tensor([1.0, 1.0, *[1e-3] * 6])) @ turn_NN.T
-    assert validation.whiten(encoder, blind_NN) == pytest.approx(plain)
+    *figures, taken = validation.whiten(encoder, blind_NN)
+    assert figures == pytest.approx(plain) and not taken
     assert torch.equal(encoder.whitening, torch.eye(8))
+
+
+@pytest.mark.parametrize(("worse", "taken"), [(-0.1, True), (0.0, True), (0.9, True), (1.1, False)])
+def test_a_whitening_may_be_worse_by_chance_and_the_share_is_that_which_is_best_with_it(
+    parts, monkeypatch, worse, taken
+):
+    """In units of what chance makes of so few held-out identities."""
+    model, _, held_out = parts
+    validation = Validation(held_out, model.split.split.validation)
+    encoder = copy.deepcopy(model.encoder)
+    encoder.whitening.copy_(torch.eye(8))
+    chance = 0.05 / validation.identities**0.5
+    found = iter([(0.2, 0.5, 0.3), (0.2 + worse * chance, 0.5, 0.6)])
+    monkeypatch.setattr(Validation, "_best_share", lambda *_: next(found))
+    assert validation.whiten(encoder, 2 * torch.eye(8)) == ((0.2 + worse * chance if taken else 0.2), 0.5, taken)
+    assert torch.equal(encoder.whitening, (2 if taken else 1) * torch.eye(8))
+    assert float(encoder.share) == pytest.approx(0.6 if taken else 0.3)
+
+
+def test_a_network_that_has_died_is_scored_and_not_whitened(parts):
+    """All of its vectors are zero: they have no similarity, and no length to divide by."""
+    model, trained, held_out = parts
+    encoder = copy.deepcopy(model.encoder)
+    for parameter in encoder.network.parameters():
+        parameter.data.zero_()
+    validation = Validation(held_out, model.split.split.validation)
+    eer, _ = validation.score(encoder, Ranks())
+    whitening_NN = whitening_of(encoder, trained, model.split.split.train)
+    assert torch.equal(whitening_NN, torch.eye(8))
+    assert validation.whiten(encoder, whitening_NN)[0] == eer
+
+
+def test_the_training_says_how_good_its_saved_weights_are_and_the_run_what_whitening_did(people, tmp_path):
+    told = []
+    out = train(people, tiny_plan(**PLAN), tmp_path / "run", on_progress=told.append)
+    metrics = json.loads((out / "metrics.json").read_text())
+    validated = min((now.validation_eer for now in told if now.phase == "validate"), default=None)
+    assert [now.phase for now in told[-2:]] == ["whiten", "done"]
+    assert told[-1].validation_eer == metrics["validation"]["eer"] != metrics["whitening"]["before"]["eer"]
+    assert metrics["whitening"]["taken"] and metrics["whitening"]["before"]["eer"] == told[-2].validation_eer
+    assert validated is not None
 
 
 def test_forgeries_are_no_part_of_the_whitening(people, tmp_path):

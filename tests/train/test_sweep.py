@@ -56,6 +56,15 @@ def test_what_is_on_the_disk_is_not_trained_again_and_a_cut_off_sweep_goes_on(pe
     }
 
 
+def test_a_sweep_that_is_made_again_decides_as_it_did(people, tmp_path, monkeypatch):
+    """The first margin is the worst: it had nobody to be compared with, and has nobody the second time."""
+    eers = {0.2: 0.3, 0.02: 0.2, 0.5: 0.1, "soft": 0.25}
+    monkeypatch.setattr(module, "_one", lambda _, __, margin, *___: {"eer": eers[margin], "map_at_r": 0.5})
+    first, again = (sweep(people, tiny_plan(), tmp_path, margins=tuple(eers), seeds=2) for _ in range(2))
+    assert [len(trial.eer) for trial in first] == [2, 2, 2, 1]
+    assert again == first
+
+
 def test_what_cannot_be_swept_is_refused_before_anything_is_trained(people, tmp_path):
     for wrong in ((), (0.1, 0.1)):
         with pytest.raises(InvalidInput, match="margins must be"):

@@ -139,6 +139,8 @@ def evaluate(
     manifest = task.read(data, layout=layout)
     against = parse_references(references, task.references, fusion=fusion.value, writer_dependent=writer_dependent)
     trials = None if pairs is None else read_trials(pairs, manifest)
+    # Not where the model's own scores are such ones, nor where those that are scored may be in the cohort.
+    beside = None if model.norm or keep_seen else task.cohort
     with ExitStack() as stack:
         others = None
         if gallery is not None:
@@ -156,12 +158,12 @@ def evaluate(
             ignore_same_group=ignore_same_group,
             force_small=force_small,
             references=against,
-            cohort=task.cohort if cohort is None else cohort or None,
+            cohort=beside if cohort is None else cohort or None,
             on_phase=tell,
         ).to_json()
-    show_evaluation(result, screen)
     if cohort and "as_norm" not in result:
-        screen.note(f"warning: --cohort {cohort}: DATA hold fewer than two of the training identities, so no AS-norm")
+        result["warnings"].append(f"--cohort {cohort}: DATA hold fewer than two training identities, so no AS-norm")
+    show_evaluation(result, screen)
     screen.emit(result)
 
 
@@ -265,7 +267,8 @@ def show_evaluation(result: Mapping[str, Any], screen: Screen) -> None:
         _show_verification(result, screen)
     if "as_norm" in result:
         found = result["as_norm"]
-        screen.say(f"with AS-norm, by {found['cohort']} training identities: EER {_percent(found['eer'])}")
+        of = " (impostors: other identities)" if "by_kind" in result else ""
+        screen.say(f"with AS-norm, by {found['cohort']} training identities: EER {_percent(found['eer'])}{of}")
         _show_rates(found, screen)
     if "recall" in result:
         per_class = ", ".join(f"@{k} {_percent(value)}" for k, value in result["class_recall"].items())

@@ -125,6 +125,7 @@ _PHASES = {
     "train": "training",
     "survey": "searching for what is hard",
     "validate": "validating",
+    "whiten": "whitening",
     "done": "trained",
 }
 

@@ -125,6 +125,7 @@ class PKSampler:
             self.batches_per_round = -(-len(self._single) // (self.identities_per_batch - 1))
         self.batches_per_epoch = -(-len(genuine) // (self.identities_per_batch * samples_per_identity))
         self._order: tuple[int, tuple[npt.NDArray[np.int64], ...]] | None = None
+        self._orders: dict[int, tuple[int, npt.NDArray[np.int64]]] = {}
 
     def batch(self, step: int) -> npt.NDArray[np.int64]:
         """The rows of batch number `step` (from 0): int64, at most P * (K + F) of them.
@@ -187,7 +188,11 @@ class PKSampler:
         if len(rows) <= wanted:
             return rows
         cycle, chunk = divmod(visit, -(-len(rows) // wanted))
-        order = self._shuffled(rows, self.random(_CYCLE, identity, cycle))
+        kept = self._orders.get(identity)
+        if kept is None or kept[0] != cycle:
+            # Kept until the next cycle: to seed a generator takes as long as all else here.
+            kept = self._orders[identity] = cycle, self._shuffled(rows, self.random(_CYCLE, identity, cycle))
+        order = kept[1]
         return np.take(order, range(chunk * wanted, (chunk + 1) * wanted), mode="wrap")
 
     def forgeries(self, identity: int, visit: int, *, again: bool = False) -> npt.NDArray[np.int64]:

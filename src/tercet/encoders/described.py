@@ -1,7 +1,7 @@
 """A network beside a description that needs no training but a linear map, fitted in closed form.
 
     sample [B, ...]
-      -> network (convnet or speech), after the training times its whitening    -> unit norm [B, N]    sqrt(1 - share)
+      -> network, after the training times its whitening                        -> unit norm [B, N]    sqrt(1 - share)
       -> description: pictures   histograms of oriented gradients, with colour an 8 x 8 thumbnail
                       speech     mean and deviation over time of the cepstrum
          minus its mean over the training samples, through the fitted map       -> unit norm [B, K]    sqrt(share)
@@ -38,6 +38,7 @@ from tercet.data.cepstrum import CEPSTRAL_STATISTICS, cepstral_statistics
 from tercet.data.hog import oriented_gradients
 from tercet.encoders.configuration import check_numbers, read_config, write_config
 from tercet.encoders.convnet import ConvEncoderConfig
+from tercet.encoders.drawing import DrawingEncoderConfig
 from tercet.encoders.speech import SpeechEncoderConfig
 from tercet.errors import InvalidInput
 
@@ -63,7 +64,7 @@ class DescribedConfig:
         InvalidInput: A number out of range.
     """
 
-    network: ConvEncoderConfig | SpeechEncoderConfig
+    network: ConvEncoderConfig | DrawingEncoderConfig | SpeechEncoderConfig
     embedding_dim: int
 
     kind: ClassVar[str] = "described"
@@ -88,13 +89,15 @@ class DescribedConfig:
         network = self.network
         if isinstance(network, SpeechEncoderConfig):
             return CEPSTRAL_STATISTICS
-        colours = 3 * _THUMBNAIL**2 if network.channels == 3 else 0
+        colours = 3 * _THUMBNAIL**2 if isinstance(network, ConvEncoderConfig) and network.channels == 3 else 0
         return 36 * (network.height // self.cell - 1) * (network.width // self.cell - 1) + colours
 
     @property
     def cell(self) -> int:
-        """The side of the histograms' cells in pixels; 8 for pictures of up to 71."""
+        """The side of the histograms' cells in pixels: a drawing network's own, else 8 for pictures of up to 71."""
         network = self.network
+        if isinstance(network, DrawingEncoderConfig):
+            return network.cell
         return max(_CELL, min(network.height, network.width) // _CELLS) if isinstance(network, ConvEncoderConfig) else 0
 
     @property
@@ -132,7 +135,7 @@ class DescribedConfig:
             InvalidInput: A key that is missing or unknown, or a value out of range.
         """
         network = values.get("network")
-        kinds = {ConvEncoderConfig.kind: ConvEncoderConfig, SpeechEncoderConfig.kind: SpeechEncoderConfig}
+        kinds = {each.kind: each for each in (ConvEncoderConfig, DrawingEncoderConfig, SpeechEncoderConfig)}
         if not isinstance(network, Mapping) or network.get("kind") not in kinds:
             raise InvalidInput(f"encoder: network must be one of {', '.join(kinds)}")
         return read_config(cls, {**values, "network": read_config(kinds[network["kind"]], network)})
@@ -229,8 +232,8 @@ def fit_description(
     The covariance of the samples gives R = min(K, rank) principal directions P. The map is P W^(-1/2), W being the
     covariance within identities along them as `fit_whitening` has it, with zeros for what is missing to K columns.
 
-    Cost: O(M F^2 + F^3), in float64. Source: Hatch, Kajarekar and Stolcke, Within-class covariance normalization for
-    SVM-based speaker recognition, Interspeech 2006.
+    Cost: O(M F G), with G the lesser of M and F, in float64. Source: Hatch, Kajarekar and Stolcke, Within-class
+    covariance normalization for SVM-based speaker recognition, Interspeech 2006.
 
     Args:
         described_MF: Descriptions of the training samples.
@@ -239,11 +242,9 @@ def fit_description(
     """
     middle_F = described_MF.mean(axis=0, dtype=np.float64)
     x_MF = described_MF - middle_F
-    variance_F, directions_FF = np.linalg.eigh(x_MF.T @ x_MF / len(x_MF))
-    kept = min(width, int((variance_F > 1e-9 * max(variance_F[-1], 1e-30)).sum()))
-    map_FR = directions_FF[:, ::-1][:, :kept]
+    map_FR = _principal(x_MF, width)
     map_FK = np.zeros((len(middle_F), width))
-    map_FK[:, :kept] = map_FR @ _inverse_root(_within(x_MF @ map_FR, labels_M))
+    map_FK[:, : map_FR.shape[1]] = map_FR @ _inverse_root(_within(x_MF @ map_FR, labels_M))
     return torch.from_numpy(middle_F).float(), torch.from_numpy(map_FK).float()
 
 
@@ -256,6 +257,8 @@ def fit_whitening(x_MN: npt.NDArray[np.float32], labels_M: npt.NDArray[np.int64]
     counting alike however many samples it has, plus a tenth of its mean variance in every direction. The mean of the
     samples stays where it is: a network's vectors lie around the origin as the loss wants them to.
 
+    Of vectors without a length, as a network that has died gives them, it is the identity.
+
     Cost: O(M N^2 + N^3), in float64. Source: as for `fit_description`.
 
     Args:
@@ -264,9 +267,23 @@ def fit_whitening(x_MN: npt.NDArray[np.float32], labels_M: npt.NDArray[np.int64]
     """
     wide_MN = x_MN.astype(np.float64)
     root_NN = _inverse_root(_within(wide_MN, labels_M))
-    white_NN = root_NN @ root_NN / np.square(wide_MN @ root_NN).sum(axis=1).mean()
+    length = np.square(wide_MN @ root_NN).sum(axis=1).mean()
+    if not length > 0:
+        return torch.eye(len(root_NN))
+    white_NN = root_NN @ root_NN / length
     weight_N, turn_NN = np.linalg.eigh((np.eye(len(root_NN)) + white_NN) / 2)
     return torch.from_numpy((turn_NN * np.sqrt(weight_N)) @ turn_NN.T).float()
+
+
+def _principal(x_MF: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.float64]:
+    """The directions [F, R] in which centred samples differ, those in which they differ most first."""
+    samples, width = x_MF.shape
+    few = samples < width  # x^T x and x x^T have the same eigenvalues; the smaller one has them sooner
+    gram = (x_MF @ x_MF.T if few else x_MF.T @ x_MF) / samples
+    variance_G, vectors_GG = np.linalg.eigh(gram)
+    kept = min(most, int((variance_G > 1e-9 * max(variance_G[-1], 1e-30)).sum()))
+    variance_R, vectors_GR = variance_G[::-1][:kept], vectors_GG[:, ::-1][:, :kept]
+    return x_MF.T @ (vectors_GR / np.sqrt(samples * variance_R)) if few else vectors_GR
 
 
 def _within(x_MR: npt.NDArray[np.float64], labels_M: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

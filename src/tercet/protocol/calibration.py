@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, final, get_args
+from typing import Final, Literal, final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,11 @@ from tercet.protocol.rows import Scored, scored_rows
 from tercet.run import Model
 from tercet.run.model import embed_rows
 
-__all__ = ["Calibrated", "Impostors", "calibrate_run", "calibration_rows", "normalised_pairs"]
+__all__ = ["Calibrated", "Impostors", "calibrate_run", "calibration_rows", "normalised_pairs", "training_cohort"]
 
 Impostors = Literal["random", "skilled", "all"]
+
+_MOST_OF_COHORT: Final = 5000
 
 
 @final
@@ -154,19 +156,21 @@ def normalised_pairs(
     return ready.pairs(all_pairs(ready.vectors, labels_N, seed=seed))
 
 
-def training_cohort(model: Model, store: SampleStore, top: int, *, most: int | None = None) -> AsNorm | None:
+def training_cohort(model: Model, store: SampleStore, top: int) -> AsNorm | None:
     """The cohort of the training identities that the data hold, recognised by their files; None below two of them.
+
+    Of each it has the mean of the genuine samples, of 5,000 in all at most, evenly taken.
 
     Args:
         model: The model.
         store: The data.
         top: How many of the cohort judge a score.
-        most: How many samples the cohort is made of, evenly from all; None: all.
     """
     trained = frozenset(model.split.hashes["train"])
-    rows = np.array([n for n, mark in enumerate(store.hashes) if mark in trained], dtype=np.int64)
-    if most is not None and len(rows) > most:
-        rows = rows[np.arange(most) * len(rows) // most]
+    known = np.array([mark in trained for mark in store.hashes], dtype=np.bool_)
+    rows = np.flatnonzero(known & store.manifest.genuine)
+    if len(rows) > _MOST_OF_COHORT:
+        rows = rows[np.arange(_MOST_OF_COHORT) * len(rows) // _MOST_OF_COHORT]
     labels = store.manifest.labels[rows]
     if len(np.unique(labels)) < 2:
         return None

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tercet.data import SampleStore
 from tercet.data.trials import Trials
+from tercet.errors import InvalidInput
 from tercet.evaluate import AsNorm, Pairs, ReferenceProtocol, roc, thinned, verification
 from tercet.evaluate.figures import operating_point
 from tercet.protocol.baselines import baselines_of
@@ -32,7 +33,6 @@ from tercet.run.model import embed_rows
 __all__ = ["Evaluation", "Protocol", "evaluate_run"]
 
 _NORMALISED: Final = ("eer", "auc", "tar_at_fmr", "min_dcf", "min_cllr")  # what is said of normalised scores
-_MOST_ROWS: Final = 5000  # training samples of which their cohort is made
 
 
 @final
@@ -121,13 +121,17 @@ def evaluate_run(
         references: Samples are also questioned against several references of an identity, with their forgeries; the
             baselines by similarity alone.
         cohort: Verification is scored with AS-norm besides, each similarity judged by the so many most similar of the
-            training identities; left out where the data hold fewer than two of them. None: not.
+            training identities; left out where the data hold fewer than two of them. None: not. A model that is
+            calibrated for AS-norm has its own cohort, and takes no other.
         leakage: Whether to look for what may make the figures too good (`find_leakage`); some hundred files are read.
         on_phase: Told what comes next.
 
     Raises:
         DataError: Too little is left to score, or a file of `trials` is not among the data.
+        InvalidInput: `cohort` is not a whole number of 2 or more, or the model decides by AS-norm already.
     """
+    if cohort is not None:
+        _check_cohort(model, cohort)
     tell = on_phase or _silent
     listed = None if trials is None else listed_pairs(model, store, trials, keep_seen=keep_seen)
     scored = _listed_rows(store, listed) if listed and protocol == "verification" else scored_rows(model, store)
@@ -140,7 +144,7 @@ def evaluate_run(
     llr = None if model.calibration is None else model.calibration.llr
     figures, intervals, pairs = task.figures(vectors_ND, others_GD, there_G, resamples, norm=model.norm, llr=llr)
     warnings = (*scored.warnings, *(listed.warnings if listed else ()), *task.remarks())
-    if pairs is not None and cohort is not None and (norm := training_cohort(model, store, cohort, most=_MOST_ROWS)):
+    if pairs is not None and cohort is not None and (norm := training_cohort(model, store, cohort)):
         found, drawn = task.verification(vectors_ND, resamples, norm=norm)[:2]
         figures["as_norm"] = {name: found[name] for name in _NORMALISED} | {"cohort": norm.top}
         intervals |= {"as_norm": {name: drawn[name] for name in _NORMALISED if name in drawn}}
@@ -168,6 +172,15 @@ def evaluate_run(
     leaks = find_leakage(model, store, scored, listed, seed=seed) if leakage else None
     warnings += () if leaks is None else leaks.warnings
     return Evaluation(figures, intervals, beside, scored, listed, skipped, warnings, model.fingerprint, leaks)
+
+
+def _check_cohort(model: Model, cohort: int) -> None:
+    if isinstance(cohort, bool) or not isinstance(cohort, int) or cohort < 2:
+        raise InvalidInput(f"cohort: must be a whole number of training identities, 2 or more, not {cohort!r}")
+    if model.norm is not None:
+        raise InvalidInput(
+            f"cohort={cohort}: the model is calibrated for scores with AS-norm, by {model.norm.top} of its own cohort"
+        )
 
 
 @final

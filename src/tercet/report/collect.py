@@ -65,7 +65,12 @@ def collect(
     """
     task = load_task(model.task)
     evaluation = evaluate_run(
-        model, store, seed=seed, references=task.references, cohort=task.cohort, on_phase=on_phase
+        model,
+        store,
+        seed=seed,
+        references=task.references,
+        cohort=None if model.norm else task.cohort,
+        on_phase=on_phase,
     ).to_json()
     rows_N = scored_rows(model, store).rows
     labels_N = store.manifest.labels[rows_N]

@@ -103,7 +103,7 @@ def curve_of_vectors(
     kept = _some_of(labels_N)
     x_ND, labels_N = torch.from_numpy(vectors_ND[kept]), labels_N[kept]
     if isinstance(model.encoder, DescribedEncoder):  # the margin is one of the network's distances
-        x_ND = model.encoder.as_trained(x_ND)
+        x_ND = model.encoder.as_trained(x_ND.to(model.encoder.whitening.device)).cpu()
     training = model.config["training"]
     wanted = sorted(margins) if margins is not None else MARGINS.tolist()
     found = margin_curve(x_ND, torch.from_numpy(labels_N), wanted, distance=str(training["distance"]))

@@ -6,7 +6,7 @@ import torch
 
 from tercet.data import SignatureFrontEnd
 from tercet.data import signature_layouts as published
-from tercet.encoders import DrawingEncoderConfig
+from tercet.encoders import DescribedConfig, DrawingEncoderConfig
 from tercet.evaluate import ReferenceProtocol
 from tercet.tasks.task import Layout, Task
 from tercet.train.augment import stroke
@@ -42,7 +42,7 @@ TASK = Task(
     name="signatures",
     summary="handwritten signatures on paper, with forgeries where there are any: one picture a file",
     front_end=SignatureFrontEnd(64, 128),
-    encoder=DrawingEncoderConfig(64, 128, cell=10),  # cells as the baseline's
+    encoder=DescribedConfig(DrawingEncoderConfig(64, 128, cell=10), embedding_dim=640),  # cells as the baseline's
     augment=augment,
     settings=Settings(
         minutes=5.0,

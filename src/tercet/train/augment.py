@@ -193,17 +193,18 @@ def identity_skews(
 
 def _resample(x_BCHW: torch.Tensor, theta_B23: torch.Tensor) -> torch.Tensor:
     """Each picture seen through its affine map, in coordinates from -1 to 1; the border is continued outwards."""
-    batch, _, height, width = x_BCHW.shape
-    theta_B231 = theta_B23.to(x_BCHW)[..., None]
+    height, width = x_BCHW.shape[2:]
+    theta_B123 = theta_B23.to(x_BCHW)[:, None]
     down_H, across_W = (
         torch.linspace(-1 + 1 / side, 1 - 1 / side, side, dtype=x_BCHW.dtype, device=x_BCHW.device)
         for side in (height, width)
     )
-    across_B2W = theta_B231[:, :, 0] * across_W
-    down_B2H = theta_B231[:, :, 1] * down_H + theta_B231[:, :, 2]
-    # A sum of a row and a column: half the time of `affine_grid`, which multiplies matrices for it.
-    grid_BHW2 = torch.empty(batch, height, width, 2, dtype=x_BCHW.dtype, device=x_BCHW.device)
-    torch.add(across_B2W[:, :, None, :], down_B2H[:, :, :, None], out=grid_BHW2.permute(0, 3, 1, 2))
+    across_BW2 = theta_B123[..., 0] * across_W[:, None]
+    down_BH2 = theta_B123[..., 1] * down_H[:, None] + theta_B123[..., 2]
+    # A sum of a row and a column of points. As complex numbers, one to a point, it takes a third of the time that it
+    # does by coordinates, and a sixth of that of `affine_grid`, which multiplies matrices for it.
+    across_BW, down_BH = (torch.view_as_complex(points.contiguous()) for points in (across_BW2, down_BH2))
+    grid_BHW2 = torch.view_as_real(down_BH[:, :, None] + across_BW[:, None])
     return torch.nn.functional.grid_sample(x_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
 
 

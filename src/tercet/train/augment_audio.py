@@ -1,8 +1,8 @@
 """Random changes to a batch of training recordings: part, speed, room, microphone, noise, telephone.
 
 Everything after the cut is a product or a sum of spectra, so that a batch costs one Fourier transform there and one
-back. The spectrum is that of the cut repeated without end, so an echo that leaves at its end comes back at its start,
-which does no harm to speech.
+back; it is made in place, since a copy of a batch's spectra costs as much as a change. The spectrum is that of the cut
+repeated without end, so an echo that leaves at its end comes back at its start, which does no harm to speech.
 
 Another speed changes pitch and formants as another body would: all recordings of an identity in a batch get the same
 one, which makes another identity of it (as in the recipes of WeSpeaker and Kaldi), and few speakers become many. All
@@ -52,18 +52,20 @@ def cut(
     inverse_B, count = _identities(labels_B)
     choice_B = torch.randint(len(speeds), (count,), generator=generator)[inverse_B]
     start_B = (torch.rand(len(x_B1N), generator=generator) * stored).long().tolist()
-    spectrum_BK = torch.zeros(len(x_B1N), length // 2 + 1, dtype=torch.complex64, device=x_B1N.device)
+    spectrum_BK = torch.empty(len(x_B1N), length // 2 + 1, dtype=torch.complex64, device=x_B1N.device)
     for choice in sorted(set(choice_B.tolist())):
         rows = torch.nonzero(choice_B == choice).flatten().tolist()
         heard = 2 * round(length * speeds[choice] / 2)
-        parts = torch.fft.rfft(torch.stack([_part(x_B1N[row, 0], start_B[row], heard) for row in rows]))
-        kept = min(parts.shape[1], spectrum_BK.shape[1])
-        spectrum_BK[rows, :kept] = parts[:, :kept] * (length / heard)
+        parts = torch.stack([_part(x_B1N[row, 0], start_B[row], heard) for row in rows]).mul_(length / heard)
+        heard_SK = torch.fft.rfft(parts)[:, : spectrum_BK.shape[1]]
+        for row, heard_K in zip(rows, heard_SK, strict=True):
+            spectrum_BK[row, : len(heard_K)] = heard_K
+            spectrum_BK[row, len(heard_K) :] = 0
     return spectrum_BK
 
 
 def reverberate(spectrum_BK: torch.Tensor, generator: torch.Generator, *, share: float) -> torch.Tensor:
-    """Put a share of the recordings into a room: a direct sound and an echo of noise that dies away.
+    """Put a share of the recordings into a room, in place: a direct sound and an echo of noise that dies away.
 
     The reverberation time (60 dB) is 0.1 to 0.7 s, the direct sound 0 to 12 dB louder than the echo.
     """
@@ -83,18 +85,19 @@ def reverberate(spectrum_BK: torch.Tensor, generator: torch.Generator, *, share:
 
 
 def tune(spectrum_BK: torch.Tensor, generator: torch.Generator, *, decibels: float) -> torch.Tensor:
-    """Record with other microphones: a smooth random response for each, up to `decibels` up or down."""
+    """Record with other microphones, in place: a smooth random response for each, up to `decibels` up or down."""
     gain_BP = _between(-decibels, decibels, len(spectrum_BK) * _POINTS, generator).view(-1, _POINTS)
     # Equal steps of a square root lie closer together at low frequencies, as those of hearing do.
     at_K = torch.linspace(0, 1, spectrum_BK.shape[1]).sqrt() * (_POINTS - 1)
     between_PK = (1 - (at_K - torch.arange(_POINTS)[:, None]).abs()).clamp_min(0)
-    return spectrum_BK * torch.exp(gain_BP @ between_PK * (math.log(10) / 20)).to(spectrum_BK.device)
+    gain_BK = (gain_BP * (math.log(10) / 20) @ between_PK).exp_().to(spectrum_BK.device)
+    return spectrum_BK.mul_(gain_BK)
 
 
 def add_noise(
     spectrum_BK: torch.Tensor, generator: torch.Generator, *, share: float, decibels: tuple[float, float]
 ) -> torch.Tensor:
-    """Add noise to a share of the recordings: half of it coloured (power falling with f^0 to f^2), half other voices.
+    """Add noise to a share of the recordings, in place: half of it coloured (power as f^0 to f^-2), half other voices.
 
     Args:
         spectrum_BK: Spectra of the recordings.
@@ -111,35 +114,36 @@ def add_noise(
     # Below every voice the noise rises no further: its strength would lie where nothing hears it.
     frequency_K = torch.linspace(0, RATE / 2, spectrum_BK.shape[1]).clamp_min(50.0)
     slope_R = _between(0.0, 1.0, coloured, generator)
-    shape_RK = torch.pow(frequency_K / 50.0, -slope_R[:, None])
-    parts_2RK = torch.randn(2, coloured, len(frequency_K), generator=generator)
-    noise_RK = torch.complex(parts_2RK[0] * shape_RK, parts_2RK[1] * shape_RK).to(spectrum_BK.device)
+    shape_RK = torch.exp(-slope_R[:, None] * torch.log(frequency_K / 50.0))
+    parts_2RK = torch.randn(2, coloured, len(frequency_K), generator=generator).mul_(shape_RK)
+    noise_RK = torch.complex(parts_2RK[0], parts_2RK[1]).to(spectrum_BK.device)
     babble_RK = sum(spectrum_BK[voice[coloured:].to(spectrum_BK.device)] for voice in voices)
     noise_RK = torch.cat([noise_RK, torch.as_tensor(babble_RK)])
 
     def noisy(some_RK: torch.Tensor) -> torch.Tensor:
-        loudness_R = some_RK.abs().square().sum(dim=1) / noise_RK.abs().square().sum(dim=1).clamp_min(1e-12)
-        gain_R = torch.sqrt(loudness_R) * torch.pow(10.0, -ratio_R.to(loudness_R.device) / 20)
+        louder_R = _strength(some_RK) / _strength(noise_RK).clamp_min(1e-6)
+        gain_R = louder_R * torch.pow(10.0, -ratio_R.to(louder_R.device) / 20)
         return torch.addcmul(some_RK, noise_RK, gain_R[:, None].to(noise_RK.dtype))
 
     return _replaced(spectrum_BK, rows, noisy)
 
 
 def limit_band(spectrum_BK: torch.Tensor, generator: torch.Generator, *, share: float) -> torch.Tensor:
-    """Send a share of the recordings through a narrow line: from 100 to 350 Hz up to 3 to 7 kHz."""
+    """Send a share of the recordings through a narrow line, in place: from 100 to 350 Hz up to 3 to 7 kHz."""
     rows = _some(len(spectrum_BK), share, generator)
     hertz_K = torch.linspace(0, RATE / 2, spectrum_BK.shape[1])
     low_R1, high_R1 = (_between(*edge, len(rows), generator)[:, None] for edge in ((100.0, 350.0), (3e3, 7e3)))
     # Edges of a filter of the fourth order: what lies outside gets faint and does not vanish.
-    pass_RK = 1 / (1 + (low_R1 / hertz_K.clamp_min(1.0)) ** 4) / (1 + (hertz_K / high_R1) ** 16)
+    below_RK, above_RK = (low_R1 / hertz_K.clamp_min(1.0)).square(), (hertz_K / high_R1).square()
+    pass_RK = 1 / ((1 + below_RK.square()) * (1 + above_RK.square().square().square()))
     return _replaced(spectrum_BK, rows, lambda some_RK: some_RK * pass_RK.to(some_RK.device))
 
 
 def waves(spectrum_BK: torch.Tensor, *, peak: float = 0.9) -> torch.Tensor:
     """The waveforms [B, 1, L] of spectra, each scaled to a peak, as the front end scales them."""
-    x_BL = torch.fft.irfft(spectrum_BK)
+    x_BL: torch.Tensor = torch.fft.irfft(spectrum_BK)
     highest_B1 = x_BL.abs().amax(dim=1, keepdim=True).clamp_min(1e-6)
-    return torch.mul(x_BL, peak / highest_B1)[:, None]
+    return x_BL.mul_(peak / highest_B1)[:, None]
 
 
 def _part(x_N: torch.Tensor, start: int, length: int) -> torch.Tensor:
@@ -158,5 +162,10 @@ def _replaced(
     spectrum_BK: torch.Tensor, rows: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
     rows = rows.to(spectrum_BK.device)
-    replaced_BK: torch.Tensor = torch.index_copy(spectrum_BK, 0, rows, change(spectrum_BK[rows]))
-    return replaced_BK
+    return spectrum_BK.index_copy_(0, rows, change(spectrum_BK[rows]))
+
+
+def _strength(spectrum_RK: torch.Tensor) -> torch.Tensor:
+    """The length of each row [R]; the absolute values of complex numbers, one by one, would take ten times as long."""
+    strength_R: torch.Tensor = torch.linalg.vector_norm(torch.view_as_real(spectrum_RK).flatten(1), dim=1)
+    return strength_R

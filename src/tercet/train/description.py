@@ -44,7 +44,7 @@ def with_description(plan: Plan, store: SampleStore, identities: tuple[str, ...]
     if not isinstance(config, DescribedConfig):
         return plan
     middle, known = torch.zeros(config.described), torch.zeros(config.described, config.known)
-    rows_M = _genuine(store, identities, most=_MOST_ROWS)
+    rows_M = some_rows(store, identities, most=_MOST_ROWS, genuine=True)
     if not len(rows_M):
         return plan  # which cannot be trained, and whoever makes the batches will say so
     if fitted := ranks.by_first(lambda: _fitted(config, store, rows_M)):
@@ -63,13 +63,8 @@ def settle(encoder: nn.Module, share: float) -> None:
 
 def whitening_of(encoder: DescribedEncoder, store: SampleStore, identities: tuple[str, ...]) -> torch.Tensor:
     """The whitening [N, N] of a trained network, fitted to these identities: those that it was trained on."""
-    rows_M = _genuine(store, identities, most=_MOST_EMBEDDED)
+    rows_M = some_rows(store, identities, most=_MOST_EMBEDDED, genuine=True)
     return fit_whitening(embed_rows(encoder.network, store, rows_M), store.manifest.labels[rows_M])
-
-
-def _genuine(store: SampleStore, identities: tuple[str, ...], *, most: int) -> npt.NDArray[np.int64]:
-    rows_M = some_rows(store, identities, most=most)
-    return rows_M[store.manifest.genuine[rows_M]]
 
 
 def _fitted(

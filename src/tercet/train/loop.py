@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from tercet.data import Manifest, SampleStore, Skipped, split_identities
+from tercet.encoders import DescribedEncoder
 from tercet.errors import InvalidInput, RunError
 from tercet.functional import batch_statistics
 from tercet.run import RunSplit
@@ -193,8 +194,10 @@ class _Training:
                 saved = progress.elapsed_s
         if progress.step > first:
             self._checkpoint()
-        self.ranks.by_first(self._save)
-        self.tell(self._told("done"))
+        if self.best_weights is not None and isinstance(self.learner.encoder, DescribedEncoder):
+            self.tell(self._told("whiten"))
+        eer = self.ranks.by_first(self._save)
+        self.tell(self._told("done") if eer is None else self._told("done", validation_eer=eer))
 
     def _spent(self) -> float:
         return self.budget.spent(self.progress.step, self.progress.elapsed_s)
@@ -332,8 +335,8 @@ class _Training:
             )
         )
 
-    def _save(self) -> None:
-        save_result(
+    def _save(self) -> float | None:
+        return save_result(
             self.out,
             self.plan,
             self.learner.encoder,

@@ -21,7 +21,7 @@ class TrainingProgress:
 
     Args:
         phase: "read" (files into memory), "train", "survey" (of the whole training set, for what is hard), "remark"
-            (of the doctor), "validate" or "done".
+            (of the doctor), "validate", "whiten" (the best weights, after the last step) or "done".
         step: Steps done; in phase "read" the files read, in phase "survey" rows embedded and rows searched for.
         fraction_done: Share of the budget spent; in phases "read" and "survey" of these.
         elapsed_s: Seconds of training so far.
@@ -32,11 +32,12 @@ class TrainingProgress:
         mean_negative: Mean distance between identities.
         images_per_second: Speed of the steps since the last look.
         outside_encoder: Share of the time since the last look that was spent outside the encoder.
-        validation_eer: Equal error rate on held-out identities at the last validation; None before the first.
+        validation_eer: Equal error rate on held-out identities at the best validation so far, when done that of the
+            saved weights; None before the first.
         remark: In phase "remark": what is wrong with the training, and what to do or what was done.
     """
 
-    phase: Literal["read", "train", "survey", "remark", "validate", "done"]
+    phase: Literal["read", "train", "survey", "remark", "validate", "whiten", "done"]
     step: int = 0
     fraction_done: float = 0.0
     elapsed_s: float = 0.0

@@ -30,17 +30,23 @@ def save_result(
     split: RunSplit,
     skipped: tuple[Skipped, ...],
     validation: Validation,
-) -> None:
+) -> float | None:
     """Write the best weights so far, or without a validation those of the encoder, as a run.
 
     The encoder takes them on, and a network beside a description its whitening: this is the end of its training.
     Checkpoints know nothing of it, so one that goes on does so from the weights as they were trained.
+
+    Returns:
+        The equal error rate of what was written, on the held-out identities; None without a validation.
     """
     eer, map_at_r = progress.best_eer, progress.best_map_at_r
+    whitening: dict[str, Any] | None = None
     if best_weights is not None:
         encoder.load_state_dict(best_weights)
         if isinstance(encoder, DescribedEncoder):
-            eer, map_at_r = validation.whiten(encoder, whitening_of(encoder, store, split.split.train))
+            before = {"eer": eer, "map_at_r": map_at_r}
+            eer, map_at_r, taken = validation.whiten(encoder, whitening_of(encoder, store, split.split.train))
+            whitening = {"taken": taken, "before": before}
     save_model(
         out,
         task=plan.task,
@@ -56,9 +62,11 @@ def save_result(
             "seconds": progress.elapsed_s,
             "finished": finished,
             "validation": {"eer": eer, "map_at_r": map_at_r, "step": progress.best_step},
+            "whitening": whitening,
             "remarks": [remark.to_json() for remark in progress.care.doctor.remarks],
         },
     )
+    return eer
 
 
 def _summary(root: Path, split: RunSplit, skipped: tuple[Skipped, ...]) -> dict[str, Any]:

@@ -124,9 +124,6 @@ def sweep(
                 raise optuna.TrialPruned
         return statistics.fmean(eer)
 
-    ended = optuna.trial.TrialState
-    for stale in study.get_trials(states=(ended.RUNNING, ended.WAITING)):
-        study.tell(stale.number, state=ended.FAIL)  # cut off by a kill; its trainings are on the disk
     for margin in margins:
         study.enqueue_trial({"margin": str(margin)})
         study.optimize(objective, n_trials=1)
@@ -136,14 +133,20 @@ def sweep(
 
 
 def _study(optuna: Any, out: Path, plan: Plan) -> Any:
-    """The folder's study; what it holds of other settings does not count."""
+    """The folder's study, begun anew.
+
+    Each margin is compared with those before it. With the trials of an interrupted sweep still there, it would be
+    compared with later ones and with itself, too; the trainings are what is kept, and they take the same way again.
+    """
+    name = f"margin of {plan.task}"
     try:
         out.mkdir(parents=True, exist_ok=True)
         storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / "trials.log")))
+        if name in optuna.get_all_study_names(storage):
+            optuna.delete_study(study_name=name, storage=storage)
         study = optuna.create_study(
-            study_name=f"margin of {plan.task}",
+            study_name=name,
             storage=storage,
-            load_if_exists=True,
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
         )
     except (OSError, ValueError, KeyError) as error:

@@ -69,10 +69,13 @@ class Validation:
         settle(encoder, share)
         return eer, map_at_r
 
-    def whiten(self, encoder: DescribedEncoder, whitening_NN: Tensor) -> tuple[float, float]:
-        """Give an encoder this whitening unless it is worse for it, by more than chance; EER and MAP@R as it is left.
+    def whiten(self, encoder: DescribedEncoder, whitening_NN: Tensor) -> tuple[float, float, bool]:
+        """Give an encoder this whitening unless it is worse for it, by more than chance.
 
         The share of the description is chosen anew.
+
+        Returns:
+            EER and MAP@R as it is left, and whether it has the whitening.
         """
         x_ND = self._embed(encoder.network)
         plain, white = (self._best_share(encoder, _times(x_ND, each)) for each in (encoder.whitening, whitening_NN))
@@ -81,7 +84,7 @@ class Validation:
             encoder.whitening.copy_(whitening_NN)
         eer, map_at_r, share = white if better else plain
         settle(encoder, share)
-        return eer, map_at_r
+        return eer, map_at_r, better
 
     def _best(self, encoder: nn.Module) -> tuple[float, float, float]:
         """EER, MAP@R, and the share of the description that they are at.
@@ -154,7 +157,7 @@ class _Scored:
 def _times(x_ND: npt.NDArray[np.float32], whitening_NN: Tensor) -> npt.NDArray[np.float32]:
     """Unit vectors, whitened."""
     white_ND: npt.NDArray[np.float32] = x_ND @ whitening_NN.cpu().numpy()
-    white_ND /= np.linalg.norm(white_ND, axis=1, keepdims=True)
+    white_ND /= np.maximum(np.linalg.norm(white_ND, axis=1, keepdims=True), 1e-12)  # one without a length stays so
     return white_ND
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, final
 
 import torch
@@ -56,8 +56,8 @@ class Vitals:
 
     def agreed(self, agree: Callable[[Sequence[float]], list[float]]) -> Vitals:
         """The same numbers in every process: those that `agree` gives for them."""
-        mine = asdict(self)
-        agreed: dict[str, Any] = dict(zip(mine, agree(list(mine.values())), strict=True))
+        names = [each.name for each in fields(self)]  # `asdict` copies each number deeply: a fifth of `measure`
+        agreed: dict[str, Any] = dict(zip(names, agree([getattr(self, name) for name in names]), strict=True))
         return Vitals(**agreed | {"conflicts": round(agreed["conflicts"])})
 
 
