@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tercet.data.cepstrum import CEPSTRAL_STATISTICS, cepstral_statistics
+from tercet.data.colours import colour_histogram
 from tercet.data.hog import oriented_gradients
 from tercet.encoders import (
     ConvEncoderConfig,
@@ -85,10 +86,9 @@ def test_what_is_described():
     torch.testing.assert_close(FACES.build().description.describe(x), both_BF)
     x = samples(COLOURS)
     described_BF = COLOURS.build().description.describe(x)
-    assert described_BF.shape[1] == COLOURS.described == 36 + 192
-    torch.testing.assert_close(described_BF[:, :36], oriented_gradients(x.mean(1)))
-    thumbnail_BF = torch.nn.functional.avg_pool2d(x, 2).flatten(1)
-    torch.testing.assert_close(described_BF[:, 36:], thumbnail_BF / thumbnail_BF.norm(dim=1, keepdim=True))
+    assert described_BF.shape[1] == COLOURS.described == 36 + 216
+    torch.testing.assert_close(described_BF[:, :36], oriented_gradients(x.mean(1)) / 4)
+    torch.testing.assert_close(described_BF[:, 36:], colour_histogram(x))
     x = samples(VOICES)
     torch.testing.assert_close(VOICES.build().description.describe(x), cepstral_statistics(x[:, 0]))
     assert cepstral_statistics(x[:, 0]).shape[1] == CEPSTRAL_STATISTICS == VOICES.described

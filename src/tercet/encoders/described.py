@@ -2,7 +2,7 @@
 
     sample [B, ...]
       -> network, after the training times its whitening                        -> unit norm [B, N]    sqrt(1 - share)
-      -> description: pictures   histograms of oriented gradients, with colour an 8 x 8 thumbnail
+      -> description: pictures   histograms of oriented gradients, with colour those of colours too
                       speech     mean and deviation over time of the cepstrum
          minus its mean over the training samples, through the fitted map       -> unit norm [B, K]    sqrt(share)
       -> side by side, unit norm [B, D], D = N + K
@@ -35,6 +35,7 @@ import torch
 from torch import nn
 
 from tercet.data.cepstrum import CEPSTRAL_STATISTICS, cepstral_statistics
+from tercet.data.colours import COLOURS, colour_histogram
 from tercet.data.hog import oriented_gradients
 from tercet.encoders.configuration import check_numbers, read_config, write_config
 from tercet.encoders.convnet import ConvEncoderConfig
@@ -47,7 +48,7 @@ __all__ = ["DescribedConfig", "DescribedEncoder", "Description", "fit_descriptio
 _LIMITS: Final = {"embedding_dim": (2, 2048)}
 _CELL: Final = 8  # least side of the histograms' cells in pixels
 _CELLS: Final = 8  # and about so many of them along the shorter side, so that F stays within thousands
-_THUMBNAIL: Final = 8
+_SHAPES: Final = 0.25  # length of the gradients' part beside that of the colours, which tell more things apart
 _SHRINKAGE: Final = 0.1  # of the mean variance within identities, which is added in every direction
 
 
@@ -89,7 +90,7 @@ class DescribedConfig:
         network = self.network
         if isinstance(network, SpeechEncoderConfig):
             return CEPSTRAL_STATISTICS
-        colours = 3 * _THUMBNAIL**2 if isinstance(network, ConvEncoderConfig) and network.channels == 3 else 0
+        colours = COLOURS if isinstance(network, ConvEncoderConfig) and network.channels == 3 else 0
         return 36 * (network.height // self.cell - 1) * (network.width // self.cell - 1) + colours
 
     @property
@@ -312,5 +313,4 @@ def _picture(x_BCHW: torch.Tensor, cell: int) -> torch.Tensor:
     shapes_BF = oriented_gradients(x_BCHW.mean(dim=1), cell=cell)
     if x_BCHW.shape[1] != 3:
         return shapes_BF
-    thumbnail_BF = nn.functional.adaptive_avg_pool2d(x_BCHW, _THUMBNAIL).flatten(1)
-    return torch.cat([shapes_BF, nn.functional.normalize(thumbnail_BF, dim=1)], dim=1)
+    return torch.cat([_SHAPES * shapes_BF, colour_histogram(x_BCHW)], dim=1)
