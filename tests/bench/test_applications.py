@@ -41,15 +41,16 @@ def test_every_system_is_scored_on_the_same_identities_and_nothing_is_repeated(
         said = capsys.readouterr().out
         lines = [json.loads(line) for line in found.read_text().splitlines()]
         systems = [line["system"] for line in lines]
-        assert systems == ["raw_pixels", "hog", "untrained", "tercet", "semihard"]
+        without = ["raw_pixels", "hog", "untrained", "description"]
+        assert systems == [*without, "tercet", "tercet, network", "semihard", "semihard, network"]
         assert len({(line["identities"], line["samples"], line["trained_on"]) for line in lines}) == 1
-        tercet, semihard = lines[3:]
-        for line in (tercet, semihard):
+        tercet, _, semihard, _ = lines[4:]
+        for line in lines[4:]:
             assert line["cpu_s"] >= 0.6 and line["steps"] >= 1 and 0 < line["outside_encoder"] < 1
         assert tercet["figures"] != semihard["figures"]
         assert "| tercet, 0.01 min |" in said and "**made_up**: " in said
         applications.main()
-        assert len(found.read_text().splitlines()) == 5
+        assert len(found.read_text().splitlines()) == 8
     finally:
         torch.set_num_threads(threads)
 
