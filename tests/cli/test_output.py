@@ -112,6 +112,18 @@ def test_training_on_a_terminal_is_a_live_bar_with_the_figures_below() -> None:
     assert "validation EER 12.5 %" in shown
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_training_ends_with_the_error_rate_of_the_weights_that_are_saved(terminal: bool) -> None:
+    """A whitening or earlier weights make it another than that of the last look; the rest is of that look."""
+    from dataclasses import replace
+
+    last = at(3, validation_eer=0.226)
+    said = told(
+        last, replace(last, phase="whiten"), replace(last, phase="done", validation_eer=0.243), terminal=terminal
+    )
+    assert said.rfind("validation EER 24.3 %") > said.rfind("validation EER 22.6 %") and "loss 0.1250" in said
+
+
 def test_training_that_fails_before_the_first_step_shows_nothing_more() -> None:
     assert told(terminal=False) == ""
     file = io.StringIO()

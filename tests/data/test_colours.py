@@ -43,5 +43,6 @@ def test_where_a_colour_is_does_not_matter_and_which_it_is_does():
 
 def test_large_pictures_are_averaged_down_first():
     x_B3HW = torch.rand(2, 3, 260, 200) * 2 - 1
-    smaller = torch.nn.functional.avg_pool2d(x_B3HW, 3)
+    smaller = torch.nn.functional.avg_pool2d(x_B3HW, 3)  # 228 = the root of 260 x 200 has three times 64
     torch.testing.assert_close(colour_histogram(x_B3HW), colour_histogram(smaller))
+    assert colour_histogram(torch.rand(2, 3, 30_000, 1)).isfinite().all(), "too narrow to be averaged"

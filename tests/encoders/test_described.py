@@ -21,6 +21,7 @@ from tercet.encoders import (
 )
 from tercet.encoders.described import fit_description, fit_whitening
 from tercet.errors import InvalidInput
+from tercet.tasks import load_task, task_names
 
 FACES = DescribedConfig(ConvEncoderConfig(1, 24, 32, 6, 8, "flatten", flip_test=True), embedding_dim=10)
 COLOURS = DescribedConfig(ConvEncoderConfig(3, 16, 16, 6, 8), embedding_dim=9)
@@ -191,7 +192,22 @@ def test_the_configuration_survives_json_and_builds_the_same_network(config):
     assert config.with_embedding_dim(config.embedding_dim).embedding_dim == config.embedding_dim
 
 
+def test_colours_that_were_described_by_a_thumbnail_are_refused():
+    before = {key: value for key, value in COLOURS.to_json().items() if key != "colours"}
+    with pytest.raises(InvalidInput, match="described the colours of pictures otherwise; train it again"):
+        read_encoder(before)
+    assert "colours" not in FACES.to_json()
+
+
+@pytest.mark.parametrize("name", [name for name in task_names() if name != "digits"])
+def test_a_task_asked_for_its_own_width_is_the_same(name):
+    encoder = load_task(name).encoder
+    assert encoder.with_embedding_dim(encoder.embedding_dim) == encoder
+
+
 def test_half_of_the_width_is_the_descriptions_as_far_as_that_goes():
+    with pytest.raises(InvalidInput, match="embedding_dim=6: half of it is the description's, and"):
+        load_task("signatures").encoder.with_embedding_dim(6)
     assert VOICES.with_embedding_dim(40).known == 20
     assert VOICES.with_embedding_dim(400).known == CEPSTRAL_STATISTICS
     assert VOICES.with_embedding_dim(400).network.embedding_dim == 400 - CEPSTRAL_STATISTICS

@@ -167,3 +167,12 @@ def test_a_broader_pen_is_a_dilation_and_a_finer_one_an_erosion():
     changed = stroke(x, torch.Generator().manual_seed(2), thinner=0.4, thicker=0.7)
     torch.testing.assert_close(changed, wanted, rtol=0, atol=1e-6)
     assert torch.equal(x, before)  # the batch that was passed in is the caller's
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_pictures_of_another_precision_are_resampled_as_well(dtype):
+    x = pictures(batch=4)
+    wanted = affine(x, seeded(), shift=0.1, degrees=20)
+    found = affine(x.to(dtype), seeded(), shift=0.1, degrees=20)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), wanted, atol=0.2 if dtype == torch.bfloat16 else 0.05, rtol=0)

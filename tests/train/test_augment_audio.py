@@ -99,6 +99,30 @@ def test_a_line_is_narrow_and_a_microphone_is_not_flat():
         assert torch.allclose(change, spectrum_BK)
 
 
+def test_the_line_passes_what_its_filters_say():
+    """High pass of the second order in amplitude, low pass of the eighth, with edges drawn as they are."""
+    spectrum_BK = torch.ones(5, 801, dtype=torch.complex64)
+    generator = seeded(3)
+    order = torch.randperm(5, generator=generator)[torch.rand(5, generator=generator) < 1.0]
+    low_B = 100 + 250 * torch.rand(5, generator=generator)
+    high_B = 3000 + 4000 * torch.rand(5, generator=generator)
+    found_BK = limit_band(spectrum_BK, seeded(3), share=1.0)
+    hertz_K = torch.linspace(0, RATE / 2, 801).clamp_min(1.0)
+    for row, low, high in zip(order.tolist(), low_B, high_B, strict=True):
+        expected_K = 1 / ((1 + (low / hertz_K) ** 4) * (1 + (hertz_K / high) ** 16))
+        torch.testing.assert_close(found_BK[row].real, expected_K, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["speakers", "signatures", "faces", "images", "characters"])
+def test_what_is_changed_in_place_is_not_what_was_given(task):
+    task = load_task(task)
+    shape = (8, 1, 2 * RATE) if task.name == "speakers" else (8, *task.front_end.shape)
+    x = torch.rand(shape) - 0.5
+    before = x.clone()
+    assert not torch.equal(task.augment(x, torch.arange(8) // 2, seeded()), before)
+    assert torch.equal(x, before)
+
+
 def test_all_of_it_follows_from_the_generator_and_stays_finite():
     augment = load_task("speakers").augment
     x_B1N, labels_B = torch.rand(12, 1, 4 * RATE) - 0.5, torch.arange(12) // 3

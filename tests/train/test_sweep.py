@@ -63,6 +63,8 @@ def test_a_sweep_that_is_made_again_decides_as_it_did(people, tmp_path, monkeypa
     first, again = (sweep(people, tiny_plan(), tmp_path, margins=tuple(eers), seeds=2) for _ in range(2))
     assert [len(trial.eer) for trial in first] == [2, 2, 2, 1]
     assert again == first
+    kept = json.loads((tmp_path / "trials.json").read_text())["trials"]
+    assert {str(trial["margin"]): trial["eer"] for trial in kept} == {str(t.margin): list(t.eer) for t in again}
 
 
 def test_what_cannot_be_swept_is_refused_before_anything_is_trained(people, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, final
 
@@ -74,13 +75,17 @@ class Training:
         self._live = Live(self._bar, console=console, refresh_per_second=5)
         self._figures = ""
         self._last: TrainingProgress | None = None
+        self._looked: TrainingProgress | None = None
         self._printed: TrainingProgress | None = None
 
     def __call__(self, now: TrainingProgress) -> None:
         """Take in one report of the training loop."""
         self._last = now
         if now.phase == "train":
-            self._figures = _in_figures(now)
+            self._looked = now
+        if now.phase in ("train", "done"):  # the weights that are saved need not be those of the last look
+            looked = self._looked or now
+            self._figures = _in_figures(replace(looked, validation_eer=now.validation_eer or looked.validation_eer))
         if now.phase == "remark":
             self._console.print(f"remark at step {now.step}: {now.remark}", soft_wrap=True)
         elif self._console.is_terminal:
@@ -100,7 +105,7 @@ class Training:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._live.stop()
         last, printed = self._last, self._printed
-        if last and not self._console.is_terminal and (printed is None or printed.step != last.step):
+        if last and not self._console.is_terminal and (printed is None or _at(printed) != _at(last)):
             self._print(last)
 
     def _print(self, now: TrainingProgress) -> None:
@@ -128,6 +133,10 @@ _PHASES = {
     "whiten": "whitening",
     "done": "trained",
 }
+
+
+def _at(now: TrainingProgress) -> tuple[int, float | None]:
+    return now.step, now.validation_eer
 
 
 def _in_figures(now: TrainingProgress) -> str:

@@ -46,6 +46,7 @@ from tercet.errors import InvalidInput
 __all__ = ["DescribedConfig", "DescribedEncoder", "Description", "fit_description", "fit_whitening", "learning_part"]
 
 _LIMITS: Final = {"embedding_dim": (2, 2048)}
+_COLOURS: Final = "colours"
 _CELL: Final = 8  # least side of the histograms' cells in pixels
 _CELLS: Final = 8  # and about so many of them along the shorter side, so that F stays within thousands
 _SHAPES: Final = 0.25  # length of the gradients' part beside that of the colours, which tell more things apart
@@ -111,14 +112,24 @@ class DescribedConfig:
         return self.network.takes(shape)
 
     def with_embedding_dim(self, embedding_dim: int) -> DescribedConfig:
-        """The same with another width of the embedding: half of it the description's, as far as that goes."""
+        """The same with another width of the embedding: half of it the description's, as far as that goes.
+
+        Raises:
+            InvalidInput: A width out of range, or too little for the network.
+        """
         least, most = _LIMITS["embedding_dim"]
         if type(embedding_dim) is not int or not least <= embedding_dim <= most:
             raise InvalidInput(f"embedding_dim={embedding_dim!r} must be a whole number from {least} to {most}")
+        if embedding_dim == self.embedding_dim:
+            return self
         known = min(embedding_dim // 2, self.described)
-        return replace(
-            self, network=self.network.with_embedding_dim(embedding_dim - known), embedding_dim=embedding_dim
-        )
+        try:
+            network = self.network.with_embedding_dim(embedding_dim - known)
+        except InvalidInput as error:
+            raise InvalidInput(
+                f"embedding_dim={embedding_dim}: half of it is the description's, and {error}"
+            ) from error
+        return replace(self, network=network, embedding_dim=embedding_dim)
 
     def build(self) -> DescribedEncoder:
         """The encoder, freshly initialised from torch's global generator; its map is not fitted."""
@@ -126,7 +137,7 @@ class DescribedConfig:
 
     def to_json(self) -> dict[str, Any]:
         """The configuration as plain JSON values, with the kind of encoder that it is for."""
-        return write_config(self) | {"network": self.network.to_json()}
+        return write_config(self) | {"network": self.network.to_json()} | self._colours()
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DescribedConfig:
@@ -139,7 +150,16 @@ class DescribedConfig:
         kinds = {each.kind: each for each in (ConvEncoderConfig, DrawingEncoderConfig, SpeechEncoderConfig)}
         if not isinstance(network, Mapping) or network.get("kind") not in kinds:
             raise InvalidInput(f"encoder: network must be one of {', '.join(kinds)}")
-        return read_config(cls, {**values, "network": read_config(kinds[network["kind"]], network)})
+        own = {key: value for key, value in values.items() if key != _COLOURS}
+        config = read_config(cls, {**own, "network": read_config(kinds[network["kind"]], network)})
+        if {key: values[key] for key in (_COLOURS,) if key in values} != config._colours():
+            raise InvalidInput("encoder: of a version that described the colours of pictures otherwise; train it again")
+        return config
+
+    def _colours(self) -> dict[str, str]:
+        """How colours are described, where there are any; the first runs, which had a thumbnail, do not say it."""
+        coloured = isinstance(self.network, ConvEncoderConfig) and self.network.channels == 3
+        return {_COLOURS: "histogram"} if coloured else {}
 
 
 @final

@@ -194,9 +194,9 @@ def identity_skews(
 def _resample(x_BCHW: torch.Tensor, theta_B23: torch.Tensor) -> torch.Tensor:
     """Each picture seen through its affine map, in coordinates from -1 to 1; the border is continued outwards."""
     height, width = x_BCHW.shape[2:]
-    theta_B123 = theta_B23.to(x_BCHW)[:, None]
+    theta_B123 = theta_B23.to(x_BCHW.device, torch.promote_types(x_BCHW.dtype, torch.float32))[:, None]
     down_H, across_W = (
-        torch.linspace(-1 + 1 / side, 1 - 1 / side, side, dtype=x_BCHW.dtype, device=x_BCHW.device)
+        torch.linspace(-1 + 1 / side, 1 - 1 / side, side, dtype=theta_B123.dtype, device=x_BCHW.device)
         for side in (height, width)
     )
     across_BW2 = theta_B123[..., 0] * across_W[:, None]
@@ -204,7 +204,7 @@ def _resample(x_BCHW: torch.Tensor, theta_B23: torch.Tensor) -> torch.Tensor:
     # A sum of a row and a column of points. As complex numbers, one to a point, it takes a third of the time that it
     # does by coordinates, and a sixth of that of `affine_grid`, which multiplies matrices for it.
     across_BW, down_BH = (torch.view_as_complex(points.contiguous()) for points in (across_BW2, down_BH2))
-    grid_BHW2 = torch.view_as_real(down_BH[:, :, None] + across_BW[:, None])
+    grid_BHW2 = torch.view_as_real(down_BH[:, :, None] + across_BW[:, None]).to(x_BCHW.dtype)
     return torch.nn.functional.grid_sample(x_BCHW, grid_BHW2, padding_mode="border", align_corners=False)
 
 

@@ -24,7 +24,7 @@ def some_rows(
 ) -> npt.NDArray[np.int64]:
     """At most so many of those rows: of as many whole identities, two or more, evenly taken from all that have any.
 
-    Of two identities that have too many rows together they are an even part. With `genuine` no forgeries.
+    Where these have too many together still, as two large ones have, an even part. With `genuine` no forgeries.
     """
     rows_N = rows_of(store, identities)
     if genuine:

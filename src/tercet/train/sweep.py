@@ -1,7 +1,7 @@
 """A sweep over margins: the same seeds for each, and after each seed the worse half goes no further (Optuna).
 
     OUT/
-      trials.log                 Optuna's journal: margins, the error rate after each seed, what was pruned
+      trials.json                the margins that are done, with the figures after each seed, and what was pruned
       margin-0.2/seed-0/         a run folder for each training, with its own checkpoints
 
 For one seed everything but the margin is the same: the division of the identities, the first weights, the batches and
@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, final
 
 from tercet.data import Manifest
 from tercet.errors import DataError, InvalidInput, MissingExtra, RunError
-from tercet.run.files import read_json
+from tercet.run.files import read_json, write_json
 from tercet.train.loop import train
 from tercet.train.plan import Plan
 from tercet.train.progress import OnProgress
@@ -105,7 +105,9 @@ def sweep(
     for margin in margins:
         replace(plan.settings, margin=margin)  # refused here rather than after hours of others
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = _study(optuna, out, plan)
+    # In memory: each margin is compared with those before it. With the trials of an interrupted sweep still there, it
+    # would be compared with later ones and with itself, too; the trainings are what is kept.
+    study = optuna.create_study(pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2))
     found: dict[str, Trial] = {}
 
     def objective(trial: Any) -> float:
@@ -127,31 +129,10 @@ def sweep(
     for margin in margins:
         study.enqueue_trial({"margin": str(margin)})
         study.optimize(objective, n_trials=1)
+        write_json(out / "trials.json", {"trials": [trial.to_json() for trial in found.values()]})
         if on_trial is not None:
             on_trial(found[str(margin)])
     return sorted(found.values(), key=lambda trial: (-len(trial.eer), trial.mean_eer))
-
-
-def _study(optuna: Any, out: Path, plan: Plan) -> Any:
-    """The folder's study, begun anew.
-
-    Each margin is compared with those before it. With the trials of an interrupted sweep still there, it would be
-    compared with later ones and with itself, too; the trainings are what is kept, and they take the same way again.
-    """
-    name = f"margin of {plan.task}"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / "trials.log")))
-        if name in optuna.get_all_study_names(storage):
-            optuna.delete_study(study_name=name, storage=storage)
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
-        )
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{out / 'trials.log'}: cannot be used ({error})") from error
-    return study
 
 
 def _one(
