@@ -36,7 +36,7 @@ from tercet.run.model import Model, embed_rows
 from tercet.tasks import load_task
 from tercet.train.sweep import Trial, difference, sweep
 
-FIGURES = {"eer": "EER", "recall": "recall@1"}
+FIGURES = ("eer", "recall")
 
 
 def one_set(name: str, data: Path, out: Path, *, minutes: float, seeds: int) -> dict[str, object]:
@@ -89,14 +89,16 @@ def table(lines: list[dict]) -> Iterator[str]:
         half = t.ppf(0.975, len(off) - 1) * statistics.stdev(off) / len(off) ** 0.5
         return f"{statistics.fmean(off):+.1f} ± {half:.1f}"
 
-    yield "| set | seeds | the best | held-out EER, auto / best | test EER, auto / best | behind | recall@1 | behind |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    columns = ["set", "minutes", "seeds", "the best", "held-out EER, auto / best", "test EER, auto / best", "behind"]
+    yield "| " + " | ".join([*columns, "recall@1", "behind"]) + " |"
+    yield "|---|" + "---:|" * 8
     for line in lines:
         auto, best = line["test"]["auto"], line["test"][line["best"]]
         seeds = len(auto["eer"])
         trials = {str(trial["margin"]): trial["eer"][:seeds] for trial in line["trials"]}
         cells = [
             line["set"],
+            f"{line['minutes']:g}",
             str(seeds),
             line["best"],
             " / ".join(f"{100 * statistics.fmean(trials[which]):.1f}" for which in ("auto", line["best"])),

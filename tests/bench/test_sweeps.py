@@ -30,16 +30,16 @@ def sweeps(monkeypatch):
 def line(**more):
     trials = [{"margin": "auto", "eer": [0.1, 0.2, 0.3]}, {"margin": 0.5, "eer": [0.1, 0.1]}]
     test = {"auto": {"eer": [0.10, 0.14], "recall": [0.9, 0.9]}, "0.5": {"eer": [0.09, 0.11], "recall": [0.8, 1.0]}}
-    return {"set": "faces", "best": "0.5", "trials": trials, "test": test} | more
+    return {"set": "faces", "minutes": 0.5, "best": "0.5", "trials": trials, "test": test} | more
 
 
 def test_the_table_is_of_the_seeds_that_both_have(sweeps):
     *_, row = sweeps.table([line()])
     # behind by 1 and 3 points: mean 2, and 12.706 standard errors of 1 to each side
-    assert row == "| faces | 2 | 0.5 | 15.0 / 10.0 | 12.0 / 10.0 | +2.0 ± 12.7 | 90.0 / 90.0 | +0.0 ± 127.1 |"
+    assert row == "| faces | 0.5 | 2 | 0.5 | 15.0 / 10.0 | 12.0 / 10.0 | +2.0 ± 12.7 | 90.0 / 90.0 | +0.0 ± 127.1 |"
     one = {"auto": {"eer": [0.10], "recall": [0.9]}, "0.5": {"eer": [0.12], "recall": [0.8]}}
     *_, row = sweeps.table([line(test=one)])
-    assert row == "| faces | 1 | 0.5 | 10.0 / 10.0 | 10.0 / 12.0 | -2.0 | 90.0 / 80.0 | -10.0 |"
+    assert row == "| faces | 0.5 | 1 | 0.5 | 10.0 / 10.0 | 10.0 / 12.0 | -2.0 | 90.0 / 80.0 | -10.0 |"
 
 
 @pytest.mark.long

@@ -56,7 +56,7 @@ def test_evaluate_has_the_keys_of_the_contract_and_the_kinds_beside_them(writers
     assert [at["name"] for at in kinds["thresholds"]] == ["random FMR 10 %", "random FMR 1 %"]
     assert all(at["a_posteriori"] for at in kinds["thresholds"])
     assert set(found["references"]["by_count"]) == {"1", "3"}
-    assert set(found["baselines"]) == {"hog", "untrained"}
+    assert set(found["baselines"]) == {"description", "hog", "untrained"}
     assert "skilled" in found["baselines"]["hog"]["by_kind"]
     assert found["left_out"] == {"identities": 9, "samples": 9 * 12}
 

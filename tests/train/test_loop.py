@@ -322,7 +322,10 @@ def test_where_unreadable_pictures_leave_too_little_one_line_says_so(tmp_path):
         train(data, tiny_plan(epochs=1), tmp_path / "run")
 
 
-def test_a_training_that_diverges_says_so_and_writes_no_model(people, tmp_path):
+@pytest.mark.parametrize("between_looks", [60.0, -1.0])
+def test_a_training_that_diverges_says_so_and_writes_no_model(people, tmp_path, monkeypatch, between_looks):
+    """Also where each of its steps is looked at."""
+    monkeypatch.setattr("tercet.train.loop._LOOK_SECONDS", between_looks)
     for doctor, message in (
         (False, r"run: training diverged at step \d+.*lower learning rate"),
         (True, r"run: training given up at step \d+ after 3 fresh starts: the loss .* lower learning rate"),

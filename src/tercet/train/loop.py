@@ -281,8 +281,8 @@ class _Training:
         self.engine.track(asdict(at) | more, at.step)
 
     def _look(self, embeddings_BD: Tensor, labels_B: Tensor, loss: Tensor, speed: float) -> None:
-        """Tell and note how the batch was."""
-        if not self.ranks.first:
+        """Tell and note how the batch was; nothing can be said of embeddings that are no numbers."""
+        if not self.ranks.first or not bool(torch.isfinite(embeddings_BD).all()):
             return
         settings = self.plan.settings
         margin = self.learner.margin()
